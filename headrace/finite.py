@@ -9,6 +9,8 @@ from functools import cache
 from typing import Any
 
 PIECE = 64 * 1024  # about how many bytes of JSON one call of the encoder writes in `dumped_pieces`
+# matches a JSON string, and the beginning of one that breaks off, in linear time and without backtracking
+STRING = r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?'
 SEPARATORS = (", ", ": ")  # json's own
 
 

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 from headrace.finite import dumped_pieces
 
 BEGINNING = re.compile(r"[ \t\n\r]*\{[ \t\n\r]*")
-NAME = re.compile(r'("(?:[^"\\\x00-\x1f]|\\.)*")[ \t\n\r]*:[ \t\n\r]*')
+NAME = re.compile(r'("(?:[^"\\\x00-\x1f]|\\.)*+")[ \t\n\r]*:[ \t\n\r]*')
 COMMA = re.compile(r"[ \t\n\r]*,[ \t\n\r]*")
 END = re.compile(r"[ \t\n\r]*\}[ \t\n\r]*")
 

@@ -59,8 +59,17 @@ class Way:
             if found.error is None and found.reason is None:
                 found.error = "(the stream has no end)"
         else:
-            dialect.whole(found, json.loads(raw))
+            dialect.whole(found, loads(raw))
         return found
+
+
+def loads(text: str | bytes) -> Any:
+    """Parse JSON as other languages do."""
+    return json.loads(text, parse_constant=_no_json)
+
+
+def _no_json(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON")
 
 
 def frames(raw: bytes) -> list[tuple[str, Any]]:
@@ -71,7 +80,7 @@ def frames(raw: bytes) -> list[tuple[str, Any]]:
         name = next((line.partition(":")[2].strip() for line in lines if line.startswith("event:")), "")
         data = "\n".join(line.partition(":")[2].strip() for line in lines if line.startswith("data:"))
         if data:
-            found.append((name, data if data == "[DONE]" else json.loads(data)))
+            found.append((name, data if data == "[DONE]" else loads(data)))
     return found
 
 

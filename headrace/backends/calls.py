@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from headrace.dialects.values import Halves, Object, an_object, dumped, valid, word
+from headrace.dialects.values import MAX_DEPTH, Halves, Object, an_object, dumped, is_deeper, valid, word
 from headrace.errors import ProviderError
 from headrace.text.nesting import Nesting
 from headrace.types import ToolCallDelta
@@ -41,9 +41,13 @@ def call_piece(call: Object, index: int | None, *, is_whole: bool) -> CallPiece:
 
 
 def arguments_text(arguments: object) -> str:
-    """The text of arguments, which some providers send as a JSON value."""
+    """The text of arguments, which some providers send as a JSON value. Raises ProviderError for one that is
+    nested so deep that a part of it may have been left out.
+    """
     if arguments is None or isinstance(arguments, str):
         return arguments or ""
+    if is_deeper(arguments, MAX_DEPTH - 20):
+        raise ProviderError("the arguments of a call are nested too deep")
     return dumped(arguments)
 
 

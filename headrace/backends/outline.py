@@ -9,7 +9,7 @@ from headrace.dialects.values import Object, parsed
 
 MAX_VALUE = 2**16  # bytes of a member's value that is parsed
 TOKEN = re.compile(
-    rb'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}"]', re.DOTALL
+    rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[\[\]{}"]', re.DOTALL
 )  # a string, a bracket, or a string's half
 BLANKS = b" \t\r\n"
 BOM = b"\xef\xbb\xbf"

@@ -20,7 +20,7 @@ from headrace.backends.refusals import hint, page
 from headrace.backends.relay_reader import TAIL, RelayReader, UsageScan
 from headrace.backends.sse import MAX_LINE, ServerSentEvent, events_in
 from headrace.dialects.openai import DONE
-from headrace.dialects.values import Object, an_object, is_value, whole
+from headrace.dialects.values import Object, an_object, is_value, may_be_lax, strict, whole
 from headrace.errors import ProviderError, ServerError
 from headrace.finite import dumps
 from headrace.offload import aside
@@ -33,6 +33,7 @@ EVENT = re.compile(rb".+?(?:\n\n|\n\r\n|\r\r|\Z)", re.DOTALL)
 # a line of data that is neither an object nor a list, but a heartbeat
 NO_JSON = re.compile(rb"(?:^|[\r\n])data(?::[ \t]*(?![ \t{\[])|[\r\n])(?!\[DONE\])")
 ODD_LINE = re.compile(rb"\ndata(?!: ?[{\[])")  # what NO_JSON finds where lines end with \n, and little else
+DATA = re.compile(rb"(?:^|(?<=[\r\n]))data:[^\r\n]*")
 PLAIN_END = re.compile(rb"(?:^|[\r\n])data: ?\[DONE\]")
 END = f"data: {DONE}\n\n".encode()
 MAX_READ = 2**18  # bytes; of a longer body only the small members are parsed
@@ -114,6 +115,8 @@ def as_json(raw: bytes, reader: RelayReader, *, is_json: bool) -> tuple[bytes, U
         raise error
     reader.check_whole(members, is_outline=len(raw) > MAX_READ)
     usage = an_object(members.get("usage"))
+    if may_be_lax(raw) or (len(raw) <= MAX_READ and b"\n" in raw.strip()):
+        raw = strict(raw)
     return _as_utf8(raw), reader.usage(usage) if usage else None
 
 
@@ -295,9 +298,11 @@ class Stream:
         self._half = self._valid(bytes(unended))
 
     def _valid(self, events: bytes) -> bytes:
-        """The events in UTF-8. Records whether a part of the answer has arrived."""
+        """The events in UTF-8, with valid JSON. Records whether a part of the answer has arrived."""
         reader = self._reader
         reader.has_part = reader.has_part or reader.part.search(events) is not None
+        if may_be_lax(events):
+            events = DATA.sub(lambda line: strict(line.group()), events)
         return _as_utf8(events)
 
 

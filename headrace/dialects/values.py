@@ -9,12 +9,15 @@ import math
 import re
 from typing import Any
 
-from headrace.finite import dumps
+from headrace.finite import STRING, dumps
 
 Object = dict[str, Any]
 
 HALF = re.compile(r"\\u[dD][89a-fA-F]")  # the JSON escape of half a surrogate pair
-BRACKETS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]', re.DOTALL)  # a bracket, or a whole string
+BRACKETS = re.compile(rf"{STRING}|[\[\]{{}}]", re.DOTALL)
+CONTROLS = bytes(byte for byte in range(32) if byte not in b"\n\r")
+CONTROL = re.compile(rb"[\x00-\x1f]")
+TOKEN = re.compile(rf"{STRING}|-?\bInfinity\b|\bNaN\b".encode(), re.DOTALL)
 MAX_DEPTH = 100  # of nesting; walks over deeper values would exceed Python's recursion limit
 MAX_DIGITS = 400  # of an integer; Python converts no more than some thousands
 MAX_COUNT = 2**48  # no tokens, bytes or seconds are that many, and sums of them fit into a database
@@ -35,22 +38,33 @@ DECODER = json.JSONDecoder(parse_constant=lambda _: None, parse_float=_finite, p
 
 
 def parsed(raw: bytes | str) -> Any:
-    """Parse JSON; NaN, infinities and integers of more than MAX_DIGITS become None. Text may contain halves
-    of surrogate pairs, whose other half may be in the next piece. Raises ValueError or RecursionError.
+    """Parse JSON; NaN, infinities, integers of more than MAX_DIGITS, and what is nested more than MAX_DEPTH
+    deep become None. Text may contain halves of surrogate pairs, whose other half may be in the next piece.
+    Raises ValueError or RecursionError.
     """
     text = raw if isinstance(raw, str) else raw.decode(errors="replace")
-    if text.count("{") + text.count("[") > MAX_DEPTH and _depth(text) > MAX_DEPTH:
-        raise ValueError(f"it is nested more than {MAX_DEPTH} deep")
+    if text.count("{") + text.count("[") > MAX_DEPTH:
+        text = _shallow(text)
     return DECODER.decode(text.removeprefix("\ufeff"))
 
 
-def _depth(text: str) -> int:
-    depth = most = 0
+def _shallow(text: str) -> str:
+    """Replace each value that is nested too deep by null. Raises ValueError if one breaks off."""
+    parts, depth, at = list[str](), 0, 0
     for match in BRACKETS.finditer(text):
-        mark = match.group()[0]
-        depth += (mark in "[{") - (mark in "]}")
-        most = max(most, depth)
-    return most
+        mark = text[match.start()]
+        if mark in "[{":
+            depth += 1
+            if depth == MAX_DEPTH + 1:
+                parts.append(text[at : match.start()])
+        elif mark in "]}":
+            if depth == MAX_DEPTH + 1:
+                parts.append("null")
+                at = match.end()
+            depth -= 1
+    if depth > MAX_DEPTH:
+        raise ValueError(f"it is nested more than {MAX_DEPTH} deep, and breaks off")
+    return "".join([*parts, text[at:]])
 
 
 def whole(raw: bytes | str) -> Any:
@@ -58,6 +72,32 @@ def whole(raw: bytes | str) -> Any:
     value = parsed(raw)
     text = raw if isinstance(raw, str) else raw.decode(errors="replace")
     return valid_value(value) if HALF.search(text) else value
+
+
+def may_be_lax(raw: bytes) -> bool:
+    """Whether `strict` may have to change a line of JSON. Fast: every relayed byte passes here."""
+    has_controls = len(raw.translate(None, CONTROLS)) != len(raw)
+    return has_controls or (b"N" in raw and b"NaN" in raw) or (b"I" in raw and b"Infinity" in raw)
+
+
+def strict(raw: bytes) -> bytes:
+    """Turn JSON that `parsed` reads, but others do not, into JSON: control characters in strings are escaped,
+    and NaN and infinities become null. All else stays as it is.
+    """
+    return TOKEN.sub(_strict_token, raw)
+
+
+def _strict_token(match: re.Match[bytes]) -> bytes:
+    token = match.group()
+    return (
+        CONTROL.sub(lambda control: b"\\u%04x" % ord(control.group()), token) if token[0] == 34 else b"null"
+    )
+
+
+def is_deeper(value: object, depth: int) -> bool:
+    """Whether objects and lists are nested more than `depth` deep in a value."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+    return inner is not None and (depth == 0 or any(is_deeper(member, depth - 1) for member in inner))
 
 
 def is_value(raw: str) -> bool:

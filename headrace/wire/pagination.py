@@ -85,8 +85,8 @@ def check_include(wanted: Iterable[str]) -> tuple[str, ...]:
 
 def unknown(query: Query, known: Collection[str]) -> list[str]:
     """The query parameters that the route does not read."""
-    names = (name for name, _ in query)
-    return [name for name in dict.fromkeys(names) if re.sub(r"\[.*\]$", "", name) not in known]
+    names = dict.fromkeys(name for name, _ in query)
+    return [name for name in names if (name.partition("[")[0] if name[-1:] == "]" else name) not in known]
 
 
 def check(query: Query) -> Query:

@@ -9,12 +9,13 @@ import re
 from pydantic_core import from_json
 
 from headrace.errors import BadRequest
+from headrace.finite import STRING
 from headrace.offload import check_wanted
 from headrace.wire.limits import MAX_CONTAINERS, MAX_DIGITS, MAX_MEMBERS, MAX_VALUES, SHOWN
 
 SLICE = 64 * 1024  # bytes that are counted in one step; other threads run between steps
 PUNCTUATION = b"{}[],: \t\r\n"
-TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\]:]', re.DOTALL)
+TOKEN = re.compile(rf"{STRING}|[{{}}\[\]:]".encode(), re.DOTALL)
 
 
 class Volume:

@@ -118,6 +118,33 @@ def test_half_a_body_is_no_success(relay: Relays, name: str, way: str) -> None:
     assert hear(relay, WAYS[way], FAILED[name]).error
 
 
+CHOICE = b'{"index":0,"MEMBER":{"content":"a\tb\x00\x1f"},"logprobs":NaN,"finish_reason":"stop"}'
+LAX = b'{"choices":[' + CHOICE + b'],"x":-Infinity}'
+
+
+@pytest.mark.parametrize("cut", [7, 10**6])
+@pytest.mark.parametrize("way", WAYS)
+def test_what_is_passed_on_is_json(relay: Relays, way: str, cut: int) -> None:
+    """Although the provider's answer has control characters, NaN and infinities."""
+    is_streamed, where = WAYS[way].is_streamed, b"delta" if WAYS[way].is_streamed else b"message"
+    raw = LAX.replace(b"MEMBER", where)
+    raw = b"data: " + raw + b"\n\ndata: [DONE]\n\n" if is_streamed else raw.replace(b"\x1f", b"\x1f\n")
+    pieces = [raw[at : at + cut] for at in range(0, len(raw), cut)]
+    relay.provider.play(plain("HTTP/1.1 200 OK", *pieces))
+    status, _, body = relay.ask(WAYS[way].path, WAYS[way].body("up:m"), **WAYS[way].headers)
+    assert WAYS[way].heard(status, body).text == ("a\tb\0\x1f" if is_streamed else "a\tb\0\x1f\n")
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_what_is_nested_too_deep_costs_nothing_else(relay: Relays, way: str) -> None:
+    deep = '"note": ' + "[" * 150 + "]" * 150 + ", "
+    check(
+        hear(relay, WAYS[way], plain("HTTP/1.1 200 OK", JSON.replace(b"{", b"{" + deep.encode(), 1))), HELLO
+    )
+    stream = STREAM.replace(b"{", b"{" + deep.encode(), 1)
+    check(hear(relay, WAYS[way], Answer(pieces=[stream])), HELLO)
+
+
 @pytest.mark.parametrize("form", [{"stall": True}, {"cut": True}], ids=["stays open", "breaks"])
 @pytest.mark.parametrize("way", WAYS)
 def test_a_stream_ends_with_its_last_event(relay: Relays, way: str, form: dict[str, Any]) -> None:

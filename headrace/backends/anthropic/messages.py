@@ -20,7 +20,7 @@ from headrace.offload import while_wanted
 from headrace.types import Json, Media, Message, Thought, ToolCall
 
 Block = dict[str, Any]
-DATA_URL = re.compile(r"data:(?P<type>[^;,]*)[^,]*?;base64,(?P<data>.*)", re.DOTALL)
+DATA_URL = re.compile(r"data:(?P<type>[^;,]*+)[^,]*?;base64,(?P<data>.*)", re.DOTALL)
 
 
 def to_system(messages: Sequence[Message]) -> list[Json]:

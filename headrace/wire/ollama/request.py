@@ -21,7 +21,7 @@ from headrace.wire.tools import ToolBody, tools_of
 
 SECONDS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
 PIECE = re.compile(r"(\d{1,12}(?:\.\d{0,9})?)(h|ms|m|s|us|µs|ns)", re.ASCII)
-WHOLE = re.compile(r"[+-]?(?:\d{1,12}(?:\.\d{0,9})?(?:h|ms|m|s|us|µs|ns)?)+", re.ASCII)
+WHOLE = re.compile(r"[+-]?(?:\d{1,12}+(?:\.\d{0,9}+)?+(?:h|ms|m|s|us|µs|ns)?+)++", re.ASCII)
 Think = bool | Literal["low", "medium", "high", "max"]
 
 
