@@ -113,13 +113,12 @@ def list_object(data: list[Entry], *, has_more: bool) -> ListObject[Entry]:
 def _limit(text: str | None, is_cut: bool) -> int:
     if text is None:
         return USUAL_LIMIT
-    if is_cut and re.fullmatch(r"[0-9]{1,20}", text) and int(text) > MAX_LIMIT:
-        return MAX_LIMIT
-    if not re.fullmatch(r"[0-9]{1,9}", text) or not 1 <= int(text) <= MAX_LIMIT:
-        raise BadRequest(
-            f"Invalid 'limit': {text[:100]!r}. Expected a whole number from 1 to {MAX_LIMIT}.", param="limit"
-        )
-    return int(text)
+    digits = text.lstrip("0") if re.fullmatch("[0-9]+", text) else ""
+    wanted = int(digits[:9] or 0)  # its first digits say that it is too large
+    if 1 <= wanted <= MAX_LIMIT or (is_cut and wanted):
+        return min(wanted, MAX_LIMIT)
+    bounds = "of at least 1" if is_cut else f"from 1 to {MAX_LIMIT}"
+    raise BadRequest(f"Invalid 'limit': {text[:100]!r}. Expected a whole number {bounds}.", param="limit")
 
 
 def _order(text: str | None, default: Order) -> Order:

@@ -249,8 +249,18 @@ def test_without_a_database_nothing_is_generated_that_should_be_kept(fake_server
     assert server.post(CHAT, {**HI, "store": False}).status_code == 200
 
 
-@pytest.mark.parametrize("limit", [101, 1000, 10**15])
-def test_l22_a_page_that_is_too_long_is_cut(fake_server: FakeServer, limit: int) -> None:
+@pytest.mark.parametrize("limit", ["0", "-1", "x", "1.5", "00", "\u0663"])
+def test_l22_a_fault_in_limit_names_the_bounds_that_hold(fake_server: FakeServer, limit: str) -> None:
+    server = fake_server()
+    for path in (CHAT, f"{CHAT}/x/messages"):  # OpenAI names no maximum: longer pages are cut
+        message = server.get(f"{path}?limit={limit}").json()["error"]["message"]
+        assert message == f"Invalid 'limit': {limit!r}. Expected a whole number of at least 1."
+    message = server.get(f"/v1/conversations/conv_x/items?limit={limit}").json()["error"]["message"]
+    assert message == f"Invalid 'limit': {limit!r}. Expected a whole number from 1 to 100."
+
+
+@pytest.mark.parametrize("limit", [101, 1000, 10**15, "9" * 5000])
+def test_l22_a_page_that_is_too_long_is_cut(fake_server: FakeServer, limit: int | str) -> None:
     server = fake_server()
     with ThreadPoolExecutor(8) as pool:
         made = list(pool.map(lambda _: server.post(CHAT, HI).json()["id"], range(102)))
