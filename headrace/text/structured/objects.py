@@ -36,14 +36,15 @@ class Objects:
     def nodes(self, one: Alternative) -> list[Schema]:
         """The nodes of an alternative's objects; an empty list: there are none. Raises UnsupportedSchema."""
         limited = one.state("propertyNames")
-        allowed = self._solver.values(limited) if limited else None
-        names = [name for name in allowed or () if isinstance(name, str)]
-        names = list(dict.fromkeys([*one.names_of("properties"), *one.required, *names]))
+        kinds = self._solver.alternatives(limited) if limited else []
+        words = [name for kind in kinds for name in kind.values or () if isinstance(name, str)]
+        names = list(dict.fromkeys([*one.names_of("properties"), *one.required, *words]))
         check_values(names, one.path)
         listed = {name: self._member(one, name, limited) for name in names}
         if any(listed[name] is False for name in one.required):
             return []
-        keyed, rest = ({}, False) if allowed is not None else self._others(one, names, limited)
+        is_listed = limited and all(kind.values is not None for kind in kinds)
+        keyed, rest = ({}, False) if is_listed else self._others(one, listed, limited)
         result: Schema = {"type": "object", "properties": listed, "additionalProperties": rest}
         result |= {"patternProperties": keyed, "required": list(one.required)}
         if not self._count(one, result):
@@ -61,7 +62,9 @@ class Objects:
             return False
         return self._reference(one.member(name))
 
-    def _others(self, one: Alternative, names: list[str], limited: State) -> tuple[dict[str, Node], Node]:
+    def _others(
+        self, one: Alternative, listed: dict[str, Node], limited: State
+    ) -> tuple[dict[str, Node], Node]:
         """The nodes of members that are not listed: by expressions of their names, and the rest."""
         keys = one.names_of("patternProperties")
         rest = one.others()
@@ -71,10 +74,14 @@ class Objects:
             if limited:
                 whole = [key for key in keys if key in EVERY_NAME]
                 terms = [term for key in keys for term in one.matching(key)]
-                return self._named(one, once([*terms, *(() if whole else rest)]))
-            return self._keyed(one, names, keys, rest)
+                state = once([*terms, *(() if whole else rest)])
+                # llguidance would apply the schema of other members to listed ones, too.
+                if state and any(node not in (False, self._reference(state)) for node in listed.values()):
+                    raise unsupported(f"{one.path}.propertyNames", "listed members match")
+                return self._named(one, state)
+            return self._keyed(one, list(listed), keys, rest)
         except UnsupportedSchema:
-            if not names or not self._solver.allows("member_names"):
+            if not listed or not self._solver.allows("member_names"):
                 raise
             return {}, False
 

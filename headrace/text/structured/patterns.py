@@ -89,6 +89,33 @@ def other_than(words: Iterable[str]) -> str:
     return f"^{_outside(_trie(words), whole=True)}$"
 
 
+def sized(pattern: str, least: int, most: int | None) -> str | None:
+    """An expression, in llguidance's dialect as `pattern` is, for those of its texts that have at least and at
+    most so many characters; None if none is known.
+    """
+    if least and _has_none(pattern, maxLength=least - 1):
+        least = 0
+    if most is not None and _has_none(pattern, minLength=most + 1):
+        most = None
+    if least == 0 and most is None:
+        return pattern
+    found = re.fullmatch(r"\^(.+)([*+])\$", pattern, re.DOTALL)
+    if found is None:
+        return None
+    piece, tokens = found[1], _tokens(found[1])
+    if len(tokens) == 1 and tokens[0].kind == "class":
+        return f"^{piece}{{{max(least, int(found[2] == '+'))},{'' if most is None else most}}}$"
+    is_group = tokens[0].kind == "open" and _closing(tokens) is tokens[-1]
+    is_nonempty = is_group and least == 1 and most is None and _has_none(f"^{piece}$", maxLength=0)
+    return f"^{piece}+$" if is_nonempty else None
+
+
+def _has_none(pattern: str, **sizes: int) -> bool:
+    """Whether certainly no text of these sizes matches."""
+    schema = {"type": "string", "pattern": pattern, **sizes}
+    return "nsatisfiable" in LLMatcher.validate_grammar(LLMatcher.grammar_from_json_schema(schema))
+
+
 def avoiding(pattern: str) -> str | None:
     """An expression that matches only texts without the pattern, though not all of them; None if none is
     known.

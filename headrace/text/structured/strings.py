@@ -63,9 +63,12 @@ class Strings:
         least, most = node.get("minLength", 0), node.get("maxLength")
         if (least, most) == (0, None):
             return str(node.get("pattern", ""))
-        if "pattern" in node:
+        if "pattern" not in node:
+            return f"^(?s:.){{{least},{'' if most is None else min(most, 1000)}}}$"
+        found = patterns.sized(node["pattern"], least, most)
+        if found is None:
             raise unsupported(path, "a pattern and a length")
-        return f"^(?s:.){{{least},{'' if most is None else min(most, 1000)}}}$"
+        return found
 
 
 def other_than(others: list[str], path: str) -> str:

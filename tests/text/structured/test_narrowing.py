@@ -151,6 +151,32 @@ def test_what_is_said_by_exclusion(
     assert [value for value in outside if writes(grammars, schema, value)] == []
 
 
+def names(limits: Any, **more: Any) -> Any:
+    return {"type": "object", "additionalProperties": NUMBER, "propertyNames": limits, **more}
+
+
+@pytest.mark.parametrize(
+    ("schema", "inside", "outside"),
+    [
+        (names({"pattern": "^[a-z]+$", "minLength": 2}), [{"ab": 1}, {}], [{"a": 1}, {"aB": 1}]),
+        (names({"pattern": "^[a-z]*$", "maxLength": 2}), [{"ab": 1}, {"": 1}], [{"abc": 1}, {"A": 1}]),
+        (names({"pattern": r"^[^\s\]]+$", "maxLength": 2}), [{"\u00f6\u6c34": 1}], [{"abc": 1}, {"a]": 1}, {"": 1}]),
+        (names({"pattern": "^[a-z]{3}$", "minLength": 3, "maxLength": 63}), [{"abc": 1}], [{"ab": 1}]),
+        (names({"format": "uri-template", "minLength": 1}), [{"a/{b}": 1}], [{"": 1}, {"{": 1}]),
+        (names({"pattern": "^(a|b|)*$", "maxLength": 9, "minLength": 0}, properties={"b": TEXT}),
+         [{"b": "x"}], [{"b": 1}, {"c": 1}]),
+        (names({"anyOf": [{"enum": ["b"]}, {"pattern": "^x$"}]}), [{"b": 1}, {"x": 1}], [{"c": 1}, {"b": "x"}]),
+        (names({"pattern": "^[ab]$"}, properties={"a": TEXT}), [{}, {"a": "x"}], [{"a": 1}, {"b": "x"}]),
+        (names({"pattern": "^[ab]$"}, properties={"a": TEXT}, required=["a"]), [{"a": "x"}], [{}, {"a": 1}]),
+    ],
+)  # fmt: skip
+def test_names_that_must_satisfy_several_conditions(
+    grammars: Grammars, schema: Any, inside: list[Any], outside: list[Any]
+) -> None:
+    assert [value for value in inside if not writes(grammars, schema, value)] == []
+    assert [value for value in outside if writes(grammars, schema, value)] == []
+
+
 @pytest.mark.parametrize("options", ["oneOf", "anyOf"])
 @pytest.mark.parametrize("kind", [{"const": "b"}, {"enum": ["b", "c"]}], ids=["const", "enum"])
 def test_l21_the_type_beside_the_options_tells_them_apart(
