@@ -10,7 +10,11 @@ MAX_BYTES = 4 * 2**20
 
 
 def read_small(path: Path) -> bytes:
-    """The file's content. Raises OSError, also beyond MAX_BYTES."""
+    """The file's content. Raises OSError, also beyond MAX_BYTES, and for a named pipe: it may have no writer
+    (a shell's `<(command)` has no name).
+    """
+    if Path(os.path.realpath(path)).is_fifo():
+        raise OSError(errno.EINVAL, "it is a named pipe", str(path))
     with path.open("rb") as file:
         content = file.read(MAX_BYTES + 1)
     if len(content) > MAX_BYTES:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -462,11 +463,24 @@ def test_every_secret_may_stand_elsewhere_and_is_never_shown(
         assert option.key in raised.value.message
 
 
-@pytest.mark.parametrize("file", ["/dev/zero", "/", "loop"])
+@pytest.mark.parametrize("file", ["/dev/zero", "/", "loop", "pipe", "link"])
 def test_a_file_that_is_none_is_refused(tmp_path: Path, file: str) -> None:
     (tmp_path / "loop").symlink_to("loop")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("pipe")
     with pytest.raises(ConfigError, match=f"{file} cannot be read: "):
         load(flags={}, environment={}, file=tmp_path / file)
+
+
+def test_a_pipe_without_a_name_is_read() -> None:
+    """As a shell's `--config <(command)`."""
+    read, write = os.pipe()
+    os.write(write, b"[server]\nport = 9\n")
+    os.close(write)
+    try:
+        assert load(flags={}, environment={}, file=Path(f"/dev/fd/{read}")).config.server.port == 9
+    finally:
+        os.close(read)
 
 
 def test_headers_of_providers_may_stand_elsewhere(tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ def other_than(words: Iterable[str]) -> str:
 
 
 def sized(pattern: str, least: int, most: int | None) -> str | None:
-    """An expression, in llguidance's dialect as `pattern` is, for those of its texts that have at least and at
+    """An expression for the texts of an expression (both in llguidance's dialect) that have at least and at
     most so many characters; None if none is known.
     """
     if least and _has_none(pattern, maxLength=least - 1):
