@@ -120,9 +120,11 @@ def _unstretched(folder: Path) -> int:
 
 
 def _type(folder: Path) -> str | None:
-    """How the weights are stored, as far as the configuration says it."""
+    """How the weights are stored, as far as the configuration says it. Raises ModelError."""
     config = published.read(folder / CONFIG)
     quantized = config.get("quantization_config")
     if isinstance(quantized, dict):
         return str(quantized.get("quant_method", "quantized"))
+    if quantized is not None:
+        raise ModelError(f"{folder / CONFIG} has a quantization_config that is no object")
     return TYPES.get(str(config.get("dtype", config.get("torch_dtype"))))

@@ -95,6 +95,11 @@ class _Reading:
         )
         head_dim = self._integer("head_dim", hidden // heads)
         rope = self._rope()
+        theta, factor, rotated = self._number("rope_theta", 10000.0, rope), 1.0, 1.0
+        if self._type == "phi3":  # the others ignore it
+            rotated = self._number("partial_rotary_factor", self._number("partial_rotary_factor", 1.0), rope)
+        if _kind(rope) == "linear":
+            factor = self._number("factor", None, rope)
         is_gemma = self._type == "gemma3_text"
         shape = Hyperparameters(
             architecture=ARCHITECTURES[self._type],
@@ -107,10 +112,10 @@ class _Reading:
             vocabulary=self._integer("vocab_size"),
             context_length=self._integer("max_position_embeddings"),
             rms_eps=self._number("rms_norm_eps", 1e-6),
-            rope_base=_positive(rope.get("rope_theta"), 10000.0),
-            rotary_dim=int(head_dim * self._number("partial_rotary_factor", 1.0)),
+            rope_base=theta,
+            rotary_dim=int(head_dim * rotated),
             local_rope_base=self._local_base() if is_gemma else 0.0,
-            rope_factor=_positive(rope.get("factor"), 1.0) if _kind(rope) == "linear" else 1.0,
+            rope_factor=factor,
             windows=self._windows(layers),
             unrotated=self._unrotated(layers),
             attention_scale=self._attention_scale(),
@@ -119,7 +124,7 @@ class _Reading:
             logit_scale=1 / self._number("logits_scaling", 1.0),
             activation="gelu" if is_gemma else "silu",
         )
-        factors = _llama3_factors(rope, shape) if _kind(rope) == "llama3" else None
+        factors = self._llama3_factors(rope, shape) if _kind(rope) == "llama3" else None
         return Read(shape, factors)
 
     def _check(self) -> None:
@@ -132,8 +137,9 @@ class _Reading:
         """The rotary embedding of layers without a sliding window, with the names of transformers 5, whatever
         version wrote config.json.
         """
-        found = self._config.get("rope_parameters", self._config.get("rope_scaling"))
-        written = found if isinstance(found, dict) else {}
+        written = self._config.get("rope_parameters", self._config.get("rope_scaling")) or {}
+        if not isinstance(written, dict):
+            raise self._unsupported("stretches positions in a way that its configuration does not describe")
         whole = written.get("full_attention", written)
         rope = {"rope_theta": self._config.get("rope_theta"), **(whole if isinstance(whole, dict) else {})}
         if _kind(rope) not in ("default", "linear", "llama3"):
@@ -143,8 +149,8 @@ class _Reading:
     def _local_base(self) -> float:
         found = self._config.get("rope_parameters")
         local = found.get("sliding_attention") if isinstance(found, dict) else None
-        base = local.get("rope_theta") if isinstance(local, dict) else None
-        return _positive(base, self._number("rope_local_base_freq", 10000.0))
+        base = self._number("rope_local_base_freq", 10000.0)
+        return self._number("rope_theta", base, local) if isinstance(local, dict) else base
 
     def _windows(self, layers: int) -> tuple[int, ...]:
         window = self._config.get("sliding_window")
@@ -183,37 +189,27 @@ class _Reading:
             raise self._unsupported(f"has no usable {name!r} in its configuration")
         return value
 
-    def _number(self, name: str, default: float) -> float:
-        found = self._config.get(name)
-        if found is None:
-            return default
-        value = _positive(found, 0.0)
-        if not value:
+    def _number(self, name: str, default: float | None, members: Json | None = None) -> float:
+        """A finite number above 0, of the configuration or of `members`; `default`: where there is none."""
+        found = (self._config if members is None else members).get(name)
+        found = default if found is None else found
+        if isinstance(found, bool) or not isinstance(found, int | float) or not 0 < found < math.inf:
             raise self._unsupported(f"has no usable {name!r} in its configuration")
-        return value
+        return float(found)
+
+    def _llama3_factors(self, rope: Json, shape: Hyperparameters) -> NDArray[np.float32]:
+        """By what Llama 3.1 divides each frequency: the slow ones by `factor`, the fast ones by 1, and those
+        between by something between (Llama 3's reference code, apply_scaling).
+        """
+        names = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
+        factor, low, high, original = (self._number(name, None, rope) for name in names)
+        if low >= high:
+            raise self._unsupported(f"stretches positions by llama3 between the frequencies {low} and {high}")
+        frequencies = shape.rope_base ** (-np.arange(0, shape.head_dim, 2, dtype=np.float64) / shape.head_dim)
+        turns = original * frequencies / (2 * np.pi)
+        smooth = np.clip((turns - low) / (high - low), 0, 1)
+        return (1 / ((1 - smooth) / factor + smooth)).astype(np.float32)
 
 
 def _kind(rope: Json) -> object:
     return rope.get("rope_type", rope.get("type")) or "default"
-
-
-def _positive(found: object, default: float) -> float:
-    """A finite number above 0, or the default."""
-    if isinstance(found, bool) or not isinstance(found, int | float):
-        return default
-    return float(found) if 0 < found < math.inf else default
-
-
-def _llama3_factors(rope: Json, shape: Hyperparameters) -> NDArray[np.float32]:
-    """By what Llama 3.1 divides each frequency: the slow ones by `factor`, the fast ones by 1, and those
-    between by something between (Llama 3's reference code, apply_scaling).
-    """
-    factor, low, high = (
-        _positive(rope.get(name), default)
-        for name, default in (("factor", 1.0), ("low_freq_factor", 1.0), ("high_freq_factor", 4.0))
-    )
-    original = _positive(rope.get("original_max_position_embeddings"), float(shape.context_length))
-    frequencies = shape.rope_base ** (-np.arange(0, shape.head_dim, 2, dtype=np.float64) / shape.head_dim)
-    turns = original * frequencies / (2 * np.pi)
-    smooth = np.clip((turns - low) / (high - low), 0, 1)
-    return (1 / ((1 - smooth) / factor + smooth)).astype(np.float32)

@@ -46,6 +46,11 @@ GEMMA = {
     "pre_feedforward_layernorm": "ffn_norm",
     "post_feedforward_layernorm": "post_ffw_norm",
 }
+# By the member of the configuration that says whether they have a bias.
+BIASES = {
+    "attention_bias": ("attn_q", "attn_k", "attn_v", "attn_output"),
+    "mlp_bias": ("ffn_gate", "ffn_up", "ffn_down"),
+}
 FACTORS = "rope_freqs.weight"
 TIED = ("gemma3_text", "smollm3")  # whose head is the embedding where the configuration does not say it
 
@@ -69,7 +74,7 @@ class CheckpointDecoder:
             raise self.unsupported("has no tensor 'lm_head.weight'")
         if self._repeats_embedding():
             del self._tensors["output.weight"]
-        self._check()
+        self._check(config)
 
     def __contains__(self, tensor: str) -> bool:
         return tensor in self._tensors or (tensor == FACTORS and self._factors is not None)
@@ -116,12 +121,27 @@ class CheckpointDecoder:
             return False
         return np.array_equal(head.raw, table.raw)
 
-    def _check(self) -> None:
+    def _check(self, config: Mapping[str, object]) -> None:
         other = next((name for name, tensor in self._tensors.items() if tensor.kind not in TYPES), None)
         if other is not None:
             raise self.unsupported(f"has {other!r} as {self._tensors[other].kind}")
         shapes = {name: tensor.shape for name, tensor in self._tensors.items()}
         hyperparameters.check_tensors(self.hyperparameters, shapes, self.unsupported)
+        self._check_biases(config)
+
+    def _check_biases(self, config: Mapping[str, object]) -> None:
+        """Raises UnsupportedModel unless the configuration says which matrices have a bias."""
+        if self.hyperparameters.architecture == "qwen2":  # three of its matrices always have one
+            return
+        for member, parts in BIASES.items():
+            wanted = bool(config.get(member))
+            for layer in range(self.hyperparameters.num_layers):
+                for part in parts:
+                    if (f"blk.{layer}.{part}.bias" in self._tensors) != wanted:
+                        has = "no" if wanted else "a"
+                        raise self.unsupported(
+                            f"has {has} bias of layer {layer}'s {part}; {member} is {wanted}"
+                        )
 
 
 def _is_tied(config: Mapping[str, object]) -> bool:

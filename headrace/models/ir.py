@@ -9,7 +9,7 @@ from headrace.models import published
 from headrace.models.model import CONFIG, GRAPH, TOKENIZER, WEIGHTS, Model
 
 NEEDED = {
-    GRAPH: "run `optimum-cli export openvino --model ORG/REPO FOLDER`, or give a GGUF file instead",
+    GRAPH: "run `optimum-cli export openvino --model ORG/REPO FOLDER`; nor has it any *.safetensors",
     WEIGHTS: f"it belongs beside {GRAPH}: copy it from where that came from",
     TOKENIZER: "copy it from the original model, or let transformers' `save_pretrained` write it",
     CONFIG: "copy it from the original model",

@@ -37,8 +37,9 @@ def describe(
     """
     config, generation = read(folder / CONFIG), read(folder / GENERATION)
     special = read(folder / SPECIAL)
-    bos = _ids(generation.get("bos_token_id", _value(config, "bos_token_id")))
-    ends = _ids(generation.get("eos_token_id", _value(config, "eos_token_id")))
+    vocabulary = number(folder, config, "vocab_size")
+    bos = _ids(generation.get("bos_token_id", _value(config, "bos_token_id")), vocabulary)
+    ends = _ids(generation.get("eos_token_id", _value(config, "eos_token_id")), vocabulary)
     return Model(
         name=name,
         folder=folder,
@@ -46,9 +47,9 @@ def describe(
         architecture=str(config.get("model_type", "unknown")),
         quantization=quantization,
         context_length=number(folder, config, *LENGTHS, default=usual_length),
-        vocabulary=number(folder, config, "vocab_size"),
+        vocabulary=vocabulary,
         bos_token_id=bos[0] if bos else None,
-        eos_token_ids=tuple(dict.fromkeys((*ends, *_named_end(folder, special)))),
+        eos_token_ids=tuple(dict.fromkeys((*ends, *_ids(_named_end(folder, special), vocabulary)))),
         add_bos=_adds_bos(folder, special),
         chat_template=read_template(folder) or _template(special.get("chat_template")),
         sampling=_sampling(generation),
@@ -77,7 +78,7 @@ def read_list(path: Path) -> list[object]:
 def _parsed(path: Path) -> object:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as exc:
+    except (OSError, ValueError, RecursionError) as exc:
         raise ModelError(f"{path} cannot be read: {exc}") from exc
 
 
@@ -88,25 +89,29 @@ def _value(config: Json, key: str) -> object:
 
 
 def number(folder: Path, config: Json, *keys: str, default: int | None = None) -> int:
-    """The first of these members that is there. Raises ModelError if there is none, and no default."""
-    found = next((value for key in keys if isinstance(value := _value(config, key), int)), default)
+    """The first of these members that is a number above 0. Raises ModelError if there is none, and no
+    default.
+    """
+    values = (_value(config, key) for key in keys)
+    found = next((value for value in values if type(value) is int and value > 0), default)
     if found is None:
         raise ModelError(f"{folder / CONFIG} does not say {keys[0]}")
     return found
 
 
-def _ids(found: object) -> tuple[int, ...]:
+def _ids(found: object, vocabulary: int) -> tuple[int, ...]:
+    """The ids of tokens that there are. Some configurations write -1 for none."""
     many = found if isinstance(found, list) else [found]
-    return tuple(value for value in many if isinstance(value, int))
+    return tuple(value for value in many if type(value) is int and 0 <= value < vocabulary)
 
 
-def _named_end(folder: Path, special: Json) -> tuple[int, ...]:
+def _named_end(folder: Path, special: Json) -> list[object]:
     """The id of the tokenizer's own end token. A fine-tuned chat model may name its end of turn only here."""
     named = special.get("eos_token")
     text = named.get("content") if isinstance(named, dict) else named
     added = read(folder / TOKENIZER).get("added_tokens")
     tokens = [token for token in added if isinstance(token, dict)] if isinstance(added, list) else []
-    return _ids([token.get("id") for token in tokens if text and token.get("content") == text])
+    return [token.get("id") for token in tokens if text and token.get("content") == text]
 
 
 def _sampling(generation: Json) -> dict[str, float | int]:

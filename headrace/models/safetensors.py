@@ -54,7 +54,7 @@ def tensors(path: Path) -> dict[str, Tensor]:
         header = json.loads(whole[8 : 8 + size].tobytes())
         data = whole[8 + size :]
         return {name: _tensor(name, entry, data) for name, entry in header.items() if name != "__metadata__"}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as exc:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as exc:
         raise ModelError(f"{path} cannot be read as safetensors: {str(exc)[:200]}") from exc
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from headrace.errors import ModelError
 from headrace.models.catalog import Cache, locate, prepare
-from headrace.models.checkpoint import INDEX, weight_files
+from headrace.models.checkpoint import INDEX, USUAL_LENGTH, weight_files
 from tests.models.checkpoints import write_safetensors
 from tests.models.tiny import CHATML, write_tiny
 
@@ -131,6 +131,40 @@ def test_more_layers_than_tensors(name: str, folder: Path, tmp_path: Path) -> No
         prepare(str(folder), Cache(tmp_path))
 
 
+def test_tokens_that_there_are_not(folder: Path, tmp_path: Path) -> None:
+    """The end of an answer is looked up in the vocabulary."""
+    write(folder / "config.json", {"bos_token_id": -1})
+    write(folder / "generation_config.json", {"eos_token_id": [10**9, -1, 2, True, 263]})
+    model = prepare(str(folder), Cache(tmp_path))
+    assert (model.bos_token_id, model.eos_token_ids) == (None, (2,))
+
+
+def test_a_context_of_nothing_is_as_none(folder: Path, tmp_path: Path) -> None:
+    write(folder / "config.json", {"max_position_embeddings": -1})
+    assert prepare(str(folder), Cache(tmp_path)).context_length == USUAL_LENGTH
+
+
+@pytest.mark.parametrize("name", ["config.json", "generation_config.json", "tokenizer_config.json", INDEX])
+def test_json_that_is_nested_too_deep(name: str, folder: Path, tmp_path: Path) -> None:
+    (folder / name).write_text("[" * 100_000)
+    with pytest.raises(ModelError, match=f"{name} cannot be read"):
+        prepare(str(folder), Cache(tmp_path))
+
+
+@pytest.mark.parametrize("described", ["gptq", [4], 4])
+def test_a_quantization_that_is_not_described(described: object, folder: Path, tmp_path: Path) -> None:
+    write(folder / "config.json", {"quantization_config": described})
+    with pytest.raises(ModelError, match="has a quantization_config that is no object"):
+        prepare(str(folder), Cache(tmp_path))
+
+
+def test_weights_behind_a_link_to_itself(folder: Path, tmp_path: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors").symlink_to("model.safetensors")
+    with pytest.raises(ModelError, match=r"nor has it any \*\.safetensors"):
+        prepare(str(folder), Cache(tmp_path))
+
+
 def test_pickles_beside_safetensors_do_not_matter(folder: Path, tmp_path: Path) -> None:
     (folder / "training_args.bin").write_bytes(b"x")
     assert prepare(str(folder), Cache(tmp_path)).is_checkpoint
@@ -146,6 +180,7 @@ def test_one_file_of_a_folder(folder: Path, tmp_path: Path) -> None:
     [
         (b"", "empty file"),
         (b"<html>" * 99, "its header has"),
+        ((10**5).to_bytes(8, "little") + b"[" * 10**5, "recursion"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n", "git lfs pull"),
     ],
 )

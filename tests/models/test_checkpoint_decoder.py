@@ -45,6 +45,34 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "smollm3": ("smollm3", {"no_rope_layer_interval": 3}),
     "granite": ("granite", GRANITE),
     "phi3": ("phi3", {"sliding_window": 7}),
+    "phi3, in part": ("phi3", {"partial_rotary_factor": 0.5}),
+    "phi3, in part, as of version 5": (
+        "phi3",
+        {
+            "rope_parameters": {
+                "rope_type": "default",
+                "rope_theta": 10000.0,
+                "partial_rotary_factor": 0.5,
+            }
+        },
+    ),
+    "llama ignores the part": ("llama", {"partial_rotary_factor": 0.5}),
+    "mistral with wide heads": ("mistral", {"head_dim": 32, "sliding_window": 5}),
+    "qwen2 with some windows": (
+        "qwen2",
+        {"use_sliding_window": True, "sliding_window": 7, "max_window_layers": 3},
+    ),
+    "gemma3 stretched": (
+        "gemma3_text",
+        {
+            "head_dim": 16,
+            "sliding_window": 7,
+            "rope_parameters": {
+                "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 77.0},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 77.0},
+            },
+        },
+    ),
     "gemma3": ("gemma3_text", {"head_dim": 16, "sliding_window": 7, "query_pre_attn_scalar": 24}),
 }
 

@@ -118,6 +118,24 @@ def test_on_a_cpu_it_is_preferred(folder: Path, tmp_path: Path) -> None:
         {"vocab_size": 7},
         {"sliding_window": 4, "use_sliding_window": True},
         {"rms_norm_eps": "small"},
+        {"rope_theta": 0},
+        {"rope_theta": "1e4"},
+        {"rope_scaling": "yarn"},
+        {"rope_scaling": {"type": "linear"}},
+        {"rope_scaling": {"type": "linear", "factor": "4"}},
+        {"rope_scaling": {"type": "linear", "factor": 0}},
+        {"rope_scaling": {"rope_type": "llama3", "factor": 8.0}},
+        {
+            "rope_scaling": {
+                "rope_type": "llama3",
+                "factor": 8.0,
+                "low_freq_factor": 4.0,
+                "high_freq_factor": 4.0,
+                "original_max_position_embeddings": 32,
+            }
+        },
+        {"attention_bias": True},
+        {"mlp_bias": True},
     ],
 )
 def test_what_the_graph_does_not_compute_is_refused(
@@ -179,6 +197,15 @@ def test_numbers_are_exact(tmp_path: Path) -> None:
     path.write_bytes(len(text).to_bytes(8, "little") + text + b"".join(pieces.values()))
     for tensor in safetensors.tensors(path).values():
         assert tensor.values().tolist() == values.reshape(2, 2).tolist()
+
+
+def test_a_bias_that_the_configuration_does_not_have_is_not_added(folder: Path, tmp_path: Path) -> None:
+    path = folder / "model.safetensors"
+    tensors = {name: tensor.values() for name, tensor in safetensors.tensors(path).items()}
+    rows = len(tensors["model.layers.1.self_attn.q_proj.weight"])
+    write_safetensors(path, tensors | {"model.layers.1.self_attn.q_proj.bias": np.ones(rows, np.float32)})
+    with pytest.raises(UnsupportedModel, match=r"has a bias of layer 1's attn_q; attention_bias is False"):
+        prepare(str(folder), Cache(tmp_path / "cache"), runtime="openvino")
 
 
 def test_a_head_that_is_missing_is_not_taken_from_the_embedding(folder: Path, tmp_path: Path) -> None:
