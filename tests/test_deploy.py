@@ -195,9 +195,9 @@ def test_compose_has_the_files_that_it_mounts(tmp_path: Path) -> None:
     assert [path for path in mounted if path.startswith(".") and not (here / path).exists()] == []
     secrets = documents("compose/compose.yaml")[0]["secrets"]
     config = read((here / "headrace.toml").read_text(), tmp_path)
-    asked = {path.rpartition("/")[2] for path in IS_SECRET.findall((here / "headrace.toml").read_text())}
-    assert asked == set(services["headrace"]["secrets"])
-    assert set(services["prometheus"]["secrets"]) | asked | {"database_password"} == set(secrets)
+    named = {path.rpartition("/")[2] for path in IS_SECRET.findall((here / "headrace.toml").read_text())}
+    assert named == set(services["headrace"]["secrets"])
+    assert set(services["prometheus"]["secrets"]) | named | {"database_password"} == set(secrets)
     assert int(services["headrace"]["stop_grace_period"].rstrip("s")) > config.server.drain_seconds
     assert services["headrace"]["read_only"]
     scraped = documents("compose/prometheus.yml")[0]["scrape_configs"][0]

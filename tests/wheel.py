@@ -103,8 +103,8 @@ def serving(python: Path, folder: Path) -> Iterator[str]:
 
 def answer(url: str) -> str:
     body = json.dumps({**QUESTION, "max_tokens": 8}).encode()
-    asked = urllib.request.Request(f"{url}/v1/chat/completions", body, {"Content-Type": "application/json"})
-    with urllib.request.urlopen(asked, timeout=120) as response:
+    request = urllib.request.Request(f"{url}/v1/chat/completions", body, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=120) as response:
         text: str = json.load(response)["choices"][0]["message"]["content"]
     return text
 

@@ -129,9 +129,10 @@ def test_any_content_type_will_do_but_not_from_a_page(server: Served, content_ty
 
 def test_a_prompt_is_a_question_or_with_raw_a_text(client: ollama.Client, server: Served) -> None:
     question = QUESTION[0]["content"]
-    asked = client.generate(model=DEFAULT_MODEL, prompt=question, options=GREEDY)
+    generated = client.generate(model=DEFAULT_MODEL, prompt=question, options=GREEDY)
     assert (
-        asked.response == client.chat(model=DEFAULT_MODEL, messages=QUESTION, options=GREEDY).message.content
+        generated.response
+        == client.chat(model=DEFAULT_MODEL, messages=QUESTION, options=GREEDY).message.content
     )
     raw = client.generate(model=DEFAULT_MODEL, prompt="The sky is", raw=True, options=GREEDY)
     with server.client() as other:
@@ -145,8 +146,8 @@ def test_a_prompt_is_a_question_or_with_raw_a_text(client: ollama.Client, server
 
 @pytest.mark.parametrize("stream", [True, False])
 def test_a_format_is_enforced(client: ollama.Client, stream: bool) -> None:
-    asked: dict[str, Any] = {"model": DEFAULT_MODEL, "messages": QUESTION, "format": SCHEMA}
-    pieces = list(client.chat(**asked, stream=True)) if stream else [client.chat(**asked)]
+    sent: dict[str, Any] = {"model": DEFAULT_MODEL, "messages": QUESTION, "format": SCHEMA}
+    pieces = list(client.chat(**sent, stream=True)) if stream else [client.chat(**sent)]
     text = "".join(piece.message.content or "" for piece in pieces)
     assert json.loads(text)["color"] in ("blue", "green")
 
@@ -321,14 +322,14 @@ def test_thoughts_and_calls_have_their_places(scripted: Scripted) -> None:
         Finished(0, "tool_calls", Usage(9, 30), decode_s=1.5),
     )  # fmt: skip
     client = scripted(*script)
-    asked: dict[str, Any] = {"model": "fake", "messages": QUESTION, "tools": [WEATHER]}
-    answer = client.chat(**asked)
+    sent: dict[str, Any] = {"model": "fake", "messages": QUESTION, "tools": [WEATHER]}
+    answer = client.chat(**sent)
     message = answer.message
     assert (message.thinking, message.content, answer.done_reason) == ("Let me look.", "I look.", "stop")
     expected = [("weather", {"city": "Oslo"}), ("weather", {"city": "Rome"}), ("now", {})]
     assert [(c.function.name, c.function.arguments) for c in message.tool_calls or ()] == expected
     assert (answer.prompt_eval_duration, answer.eval_duration) == (200_000_000, 1_500_000_000)
-    pieces = list(client.chat(**asked, stream=True))
+    pieces = list(client.chat(**sent, stream=True))
     calls = [c for piece in pieces for c in piece.message.tool_calls or ()]
     assert [(c.function.name, c.function.arguments) for c in calls] == expected
     assert "".join(piece.message.thinking or "" for piece in pieces) == "Let me look."
@@ -439,8 +440,8 @@ def test_copilot(server: Served) -> None:
     assert {"completion", "tools"} <= set(shown["capabilities"])
     architecture = shown["model_info"]["general.architecture"]
     assert shown["model_info"][f"{architecture}.context_length"] == context_of(server)
-    asked = {"model": model["model"], "messages": QUESTION, "stream": True, "max_tokens": 8}
-    assert server.post("/v1/chat/completions", asked).text.endswith("data: [DONE]\n\n")
+    sent = {"model": model["model"], "messages": QUESTION, "stream": True, "max_tokens": 8}
+    assert server.post("/v1/chat/completions", sent).text.endswith("data: [DONE]\n\n")
 
 
 def test_open_webui(server: Served) -> None:

@@ -101,10 +101,10 @@ def test_it_is_a_model_under_openais_and_anthropics_dialects(server: Served, bac
     described = server.get("/v1/models/pirate").json()
     assert described["sampling_defaults"]["temperature"] == 0.3
     assert server.get("/v1/models/pirate/route").json()["candidates"][0]["model"] == "fake"
-    asked = {"model": "pirate", "messages": QUESTION}
-    assert server.post("/v1/chat/completions", asked).status_code == 200
+    sent = {"model": "pirate", "messages": QUESTION}
+    assert server.post("/v1/chat/completions", sent).status_code == 200
     assert spoken(backend)[0] == ("system", "You are a pirate.")
-    assert server.post("/v1/messages", {**asked, "max_tokens": 3}).status_code == 200
+    assert server.post("/v1/messages", {**sent, "max_tokens": 3}).status_code == 200
     assert spoken(backend)[0] == ("system", "You are a pirate.")
     assert backend.requests[-1].sampling.max_tokens == 3
     kept = server.post("/v1/responses", {"model": "pirate", "input": "Hi"}).json()
@@ -195,8 +195,8 @@ def test_open_webuis_connection(server: Served, backend: FakeBackend) -> None:
     assert {"template", "parameters", "capabilities", "model_info"} <= shown.keys()
     unloaded = server.post("/api/generate", {"model": "ours", "keep_alive": 0, "prompt": ""})
     assert unloaded.json()["done_reason"] == "unload"
-    asked = {"model": "mine", "messages": QUESTION, "stream": True, "options": {}}
-    assert json.loads(server.post("/api/chat", asked).text.splitlines()[-1])["done"] is True
+    sent = {"model": "mine", "messages": QUESTION, "stream": True, "options": {}}
+    assert json.loads(server.post("/api/chat", sent).text.splitlines()[-1])["done"] is True
     for path in ("/v1/chat/completions", "/v1/messages", "/v1/responses"):
         body = {"model": "mine", "messages": QUESTION, "input": "Hi", "max_tokens": 3}
         assert server.post(path, body).status_code == 200

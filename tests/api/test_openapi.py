@@ -127,12 +127,12 @@ def resolve(reference: str) -> Any:
 def test_building_it_leaves_the_event_loop_free() -> None:
     async def turns_while_it_is_built() -> int:
         app = create_app(Config(), [FakeBackend([])])
-        asked = asyncio.create_task(Document(app, ROUTERS).answer(Request({"type": "http"})))
+        answering = asyncio.create_task(Document(app, ROUTERS).answer(Request({"type": "http"})))
         turns = 0
-        while not asked.done():
+        while not answering.done():
             await asyncio.sleep(0.001)
             turns += 1
-        assert json.loads(bytes(asked.result().body)) == DOCUMENT
+        assert json.loads(bytes(answering.result().body)) == DOCUMENT
         return turns
 
     assert asyncio.run(turns_while_it_is_built()) > 5

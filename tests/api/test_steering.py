@@ -236,31 +236,31 @@ def test_a_stream_ends_with_the_receipt(served: Served) -> None:
 
 
 def test_other_endpoints_steer_and_probe_too(served: Served) -> None:
-    asked: dict[str, Any] = {
+    wishes: dict[str, Any] = {
         "steering": {"profile": "up", "receipt": True},
         "probe": PROBE,
         "model": MODEL,
     }
-    chat = ask(served, **asked)
+    chat = ask(served, **wishes)
     expected = chat.json()["choices"][0]["steering"]["fingerprint"]
-    message = served.post("/v1/messages", {**asked, "max_tokens": 6, "messages": CHAT["messages"]})
+    message = served.post("/v1/messages", {**wishes, "max_tokens": 6, "messages": CHAT["messages"]})
     assert message.json()["steering"]["fingerprint"] == expected
     assert message.json()["feature_activations"]["content"]
-    answered = served.post("/v1/responses", {**asked, "input": "How was your day?", "max_output_tokens": 6})
+    answered = served.post("/v1/responses", {**wishes, "input": "How was your day?", "max_output_tokens": 6})
     assert answered.json()["steering"]["fingerprint"] == expected
     assert answered.json()["feature_activations"]["content"]
     for response in (message, answered):
         assert response.headers["x-steering-fingerprint"] == expected
-    text = served.post("/v1/completions", {**asked, "prompt": ["One", "Two"], "max_tokens": 3})
+    text = served.post("/v1/completions", {**wishes, "prompt": ["One", "Two"], "max_tokens": 3})
     assert all(choice["steering"]["ops"][0]["value"] == UP for choice in text.json()["choices"])
 
 
 def test_streams_of_other_dialects_have_it_in_the_end(served: Served) -> None:
-    asked = {"steering": {"profile": "up", "receipt": True}, "probe": PROBE, "model": MODEL, "stream": True}
-    frames = served.post("/v1/messages", {**asked, "max_tokens": 6, "messages": CHAT["messages"]}).text
+    wishes = {"steering": {"profile": "up", "receipt": True}, "probe": PROBE, "model": MODEL, "stream": True}
+    frames = served.post("/v1/messages", {**wishes, "max_tokens": 6, "messages": CHAT["messages"]}).text
     assert '"type":"message_delta"' in frames
     assert '"feature_activations":{"content":[{' in frames.partition('"type":"message_delta"')[2]
-    frames = served.post("/v1/responses", {**asked, "input": "hi", "max_output_tokens": 6}).text
+    frames = served.post("/v1/responses", {**wishes, "input": "hi", "max_output_tokens": 6}).text
     assert '"fingerprint"' in frames.rpartition("event: response.incomplete")[2]
 
 

@@ -361,8 +361,8 @@ def looks() -> None:
 def check_accessible(page: Page, where: str) -> None:
     found = Axe().run(page).response["violations"]
     serious = [one for one in found if one["impact"] in ("serious", "critical")]
-    told = [(one["id"], [node["html"][:120] for node in one["nodes"][:3]]) for one in serious]
-    assert serious == [], f"{where}: {told}"
+    violations = [(one["id"], [node["html"][:120] for node in one["nodes"][:3]]) for one in serious]
+    assert serious == [], f"{where}: {violations}"
 
 
 REACHABLE = """() => {

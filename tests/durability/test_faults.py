@@ -28,7 +28,7 @@ def items_of(http: httpx2.Client, conversation: str) -> list[str]:
     return [item["content"][0]["text"] for item in answer.json()["data"]]
 
 
-def write_until_refused(server: Serving, conversation: str, begun: Event) -> list[str]:
+def write_until_refused(server: Serving, conversation: str, started: Event) -> list[str]:
     """Append turns to a conversation until the server refuses one. Returns those that were acknowledged."""
     acknowledged: list[str] = []
     with httpx2.Client(base_url=server.url, timeout=60, verify=False) as http:
@@ -45,18 +45,18 @@ def write_until_refused(server: Serving, conversation: str, begun: Event) -> lis
                 return acknowledged
             assert found.status_code == 200, found.text
             acknowledged.append(text)
-            begun.set()
+            started.set()
 
 
 def test_sigterm_under_load_loses_nothing_acknowledged(tmp_path: Path) -> None:
     (tmp_path / "headrace.toml").write_text(FAKE)
     with ThreadPoolExecutor(WRITERS) as pool, serving(cwd=tmp_path) as first:
         ids = [first.http.post("/v1/conversations", json={}).json()["id"] for _ in range(WRITERS)]
-        begun = [Event() for _ in ids]
+        started = [Event() for _ in ids]
         writing = [
-            pool.submit(write_until_refused, first, id, one) for id, one in zip(ids, begun, strict=True)
+            pool.submit(write_until_refused, first, id, one) for id, one in zip(ids, started, strict=True)
         ]
-        for one in begun:
+        for one in started:
             assert one.wait(60)
         first.process.terminate()
         acknowledged = [each.result() for each in writing]

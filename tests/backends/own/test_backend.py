@@ -40,7 +40,7 @@ def process() -> Iterator[Served]:
         yield served
 
 
-def asked(process: Served) -> Any:
+def received(process: Served) -> Any:
     backend = process.backend
     assert isinstance(backend, FakeBackend)
     return backend.requests[-1]
@@ -61,7 +61,7 @@ def test_callers_are_kept_apart(process: Served, fake_server: FakeServer) -> Non
         for members in ({}, {"store": True}):  # passed on as it is, and translated
             answer = parent.post("/v1/chat/completions", {**CHAT, **members}, headers={"X-Api-Key": key})
             assert answer.status_code == 200, answer.text
-            request = asked(process)
+            request = received(process)
             seen.setdefault(key, set()).add((request.owner, request.flow))
     assert all(len(pairs) == 1 for pairs in seen.values()), seen
     assert seen["one-key"] != seen["another-key"]
@@ -82,6 +82,6 @@ def test_members_of_our_own_are_written(process: Served, fake_server: FakeServer
     body["structured_outputs"] = {"regex": "a+"}
     answer = parent.post("/v1/chat/completions", body)
     assert (answer.status_code, answer.headers.get("x-headrace-ignored")) == (200, None), answer.text
-    request = asked(process)
+    request = received(process)
     assert (request.sampling.detect_loops, request.sampling.top_k, request.priority) == (False, 7, 3)
     assert (request.format.kind, request.format.value) == ("regex", "a+")

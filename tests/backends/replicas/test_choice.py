@@ -153,6 +153,6 @@ vllm:num_requests_waiting_by_reason{reason="x"} 9.0
 
 @pytest.mark.parametrize("number", ["1e999", "1e300", "-1", "-1e999"])
 def test_numbers_that_cannot_be_are_not_believed(number: str) -> None:
-    told = f"vllm:num_requests_running {number}\nvllm:kv_cache_usage_perc {number}\n"
-    assert load_in(told.encode()) is None
-    assert load_in(f"{told}vllm:num_requests_waiting 2\n".encode()) == Load(2, 2, None)
+    metrics = f"vllm:num_requests_running {number}\nvllm:kv_cache_usage_perc {number}\n"
+    assert load_in(metrics.encode()) is None
+    assert load_in(f"{metrics}vllm:num_requests_waiting 2\n".encode()) == Load(2, 2, None)
