@@ -34,25 +34,12 @@ AT_ONCE = 4  # requests that start in one turn of the event loop
 PROBES = frozenset(("/health", "/healthz", "/ready"))
 METHODS = ("GET", "HEAD", "POST", "DELETE")
 EXPOSED_HEADERS = (
-    "x-request-id",
-    "request-id",
-    "x-correlation-id",
-    "x-conversation-id",
-    "x-headrace-attempts",
-    "x-headrace-backend",
-    "x-headrace-ignored",
-    "x-headrace-persisted",
-    "x-should-retry",
-    "openai-processing-ms",
-    "retry-after",
-    "server-timing",
-    "x-ratelimit-limit-requests",
-    "x-ratelimit-limit-tokens",
-    "x-ratelimit-remaining-requests",
-    "x-ratelimit-remaining-tokens",
-    "x-ratelimit-reset-requests",
-    "x-ratelimit-reset-tokens",
-)
+    "x-request-id", "request-id", "x-correlation-id", "x-conversation-id", "x-headrace-attempts",
+    "x-headrace-backend", "x-headrace-ignored", "x-headrace-persisted", "x-should-retry",
+    "openai-processing-ms", "retry-after", "server-timing", "x-ratelimit-limit-requests",
+    "x-ratelimit-limit-tokens", "x-ratelimit-remaining-requests", "x-ratelimit-remaining-tokens",
+    "x-ratelimit-reset-requests", "x-ratelimit-reset-tokens",
+)  # fmt: skip
 SECURITY = {
     b"x-content-type-options": b"nosniff",
     b"x-frame-options": b"DENY",

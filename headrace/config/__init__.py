@@ -23,28 +23,8 @@ from headrace.config.server import ServerConfig
 from headrace.config.tables import VARIABLES as PROVIDER_VARIABLES
 
 __all__ = [
-    "DEFAULT_FILE",
-    "PREFIX",
-    "PROVIDER_VARIABLES",
-    "Config",
-    "ConversationsConfig",
-    "EngineConfig",
-    "FallbackReason",
-    "LimitsConfig",
-    "Loaded",
-    "ModelsConfig",
-    "Names",
-    "Option",
-    "PathsConfig",
-    "PriceConfig",
-    "ProviderConfig",
-    "RouteConfig",
-    "ServerConfig",
-    "StoreConfig",
-    "TargetConfig",
-    "TelemetryConfig",
-    "install_command",
-    "is_loopback",
-    "load",
-    "options",
-]
+    "DEFAULT_FILE", "PREFIX", "PROVIDER_VARIABLES", "Config", "ConversationsConfig", "EngineConfig",
+    "FallbackReason", "LimitsConfig", "Loaded", "ModelsConfig", "Names", "Option", "PathsConfig",
+    "PriceConfig", "ProviderConfig", "RouteConfig", "ServerConfig", "StoreConfig", "TargetConfig",
+    "TelemetryConfig", "install_command", "is_loopback", "load", "options",
+]  # fmt: skip

@@ -20,18 +20,7 @@ from headrace.store.records import (
 from headrace.store.store import Store
 
 __all__ = [
-    "Chain",
-    "ConversationLock",
-    "Order",
-    "Page",
-    "Store",
-    "StoredAttachment",
-    "StoredCompletion",
-    "StoredConversation",
-    "StoredItem",
-    "StoredKey",
-    "StoredPreset",
-    "StoredProfile",
-    "StoredResponse",
+    "Chain", "ConversationLock", "Order", "Page", "Store", "StoredAttachment", "StoredCompletion",
+    "StoredConversation", "StoredItem", "StoredKey", "StoredPreset", "StoredProfile", "StoredResponse",
     "UsageRow",
-]
+]  # fmt: skip

@@ -26,12 +26,8 @@ ITEMS_PER_TRANSACTION = 200
 
 _child = items.alias()
 _HEADS = (
-    conversations.c.head,
-    responses.c.input_head,
-    responses.c.output_head,
-    completions.c.head,
-    loose.c.head,
-)
+    conversations.c.head, responses.c.input_head, responses.c.output_head, completions.c.head, loose.c.head,
+)  # fmt: skip
 PARENT_OF_GARBAGE = select(items.c.parent).where(
     items.c.hash == bindparam("hash"),
     ~exists().where(_child.c.parent == items.c.hash),

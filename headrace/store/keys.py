@@ -148,14 +148,6 @@ def _values(key: StoredKey) -> dict[str, object]:
 def _to_record(row: Row[tuple[object, ...]]) -> StoredKey:
     settings = json.loads(row.settings)
     return StoredKey(
-        row.id,
-        row.name,
-        row.owner,
-        row.hint,
-        row.added // 1_000_000,
-        row.expires_at,
-        row.revoked_at,
-        tuple(settings["models"]),
-        Limits(**settings["limits"]),
-        settings["may_hurry"],
-    )
+        row.id, row.name, row.owner, row.hint, row.added // 1_000_000, row.expires_at, row.revoked_at,
+        tuple(settings["models"]), Limits(**settings["limits"]), settings["may_hurry"],
+    )  # fmt: skip

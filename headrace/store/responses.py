@@ -179,12 +179,6 @@ def _delete(c: Connection, row: ResponseRow) -> None:
 
 def _to_record(row: ResponseRow) -> StoredResponse:
     return StoredResponse(
-        row.id,
-        row.created_at,
-        row.status,
-        json.loads(row.body),
-        is_background=row.is_background,
-        is_streamed=row.is_streamed,
-        input_head=row.input_head,
-        output_head=row.output_head,
-    )
+        row.id, row.created_at, row.status, json.loads(row.body), is_background=row.is_background,
+        is_streamed=row.is_streamed, input_head=row.input_head, output_head=row.output_head,
+    )  # fmt: skip

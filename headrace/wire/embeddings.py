@@ -57,16 +57,9 @@ class EmbeddingList(TypedDict):
 
 def to_request(body: EmbeddingsBody) -> EmbedRequest:
     return EmbedRequest(
-        body.model,
-        texts(body.input),
-        body.dimensions,
-        body.pooling,
-        body.normalize,
-        body.truncate_prompt_tokens,
-        body.timeout,
-        body.user,
-        prompt_name=body.prompt_name,
-    )
+        body.model, texts(body.input), body.dimensions, body.pooling, body.normalize,
+        body.truncate_prompt_tokens, body.timeout, body.user, prompt_name=body.prompt_name,
+    )  # fmt: skip
 
 
 def answer(body: EmbeddingsBody, embeddings: Embeddings) -> bytes:

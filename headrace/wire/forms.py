@@ -32,18 +32,10 @@ def request_of(
         priority = max(priority, FLEX)
     has_no_schemas = body.schema_narrowing is None and body.structured_outputs is None
     request = GenerateRequest(
-        body.model,
-        prompt,
-        sampling,
-        n,
-        format,
-        priority,
-        body.timeout,
-        body.user,
-        foreign=carried(body) if body.model_extra else {},
-        advice=advice_in(body),
+        body.model, prompt, sampling, n, format, priority, body.timeout, body.user,
+        foreign=carried(body) if body.model_extra else {}, advice=advice_in(body),
         narrowings=None if has_no_schemas else narrowings(body),
-    )
+    )  # fmt: skip
     return request if body._steered is None else body._steered.applied(request)
 
 

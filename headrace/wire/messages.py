@@ -168,17 +168,11 @@ def to_conversation(body: ConversationBody) -> Conversation:
             call_id = f"call_{index}"
         messages.append(_message(index, message, call_id))
     return Conversation(
-        tuple(messages),
-        tools,
-        choice,
-        body.parallel_tool_calls is not False and not body.functions,
-        body.reasoning_effort,
-        not goes_on and body.add_generation_prompt is not False,
-        goes_on,
-        _template_kwargs(body) if has_variables else {},
-        body.verbosity,
+        tuple(messages), tools, choice, body.parallel_tool_calls is not False and not body.functions,
+        body.reasoning_effort, not goes_on and body.add_generation_prompt is not False, goes_on,
+        _template_kwargs(body) if has_variables else {}, body.verbosity,
         wishes=wishes(messages, verbosity=body.verbosity, **advice_in(body)),
-    )
+    )  # fmt: skip
 
 
 def wishes(messages: Iterable[Message], **more: object) -> frozenset[str]:
@@ -224,15 +218,10 @@ def _message(index: int, body: ChatMessage, call_id: str | None) -> Message:
         member is not None for member in (body.reasoning_content, body.reasoning, body.thinking_blocks)
     )
     return Message(
-        role,
-        text,
-        body.name,
-        tuple(calls),
-        call_id if body.role == "function" else body.tool_call_id,
-        reasoning(body) if has_reasoning else None,
-        mixed,
+        role, text, body.name, tuple(calls), call_id if body.role == "function" else body.tool_call_id,
+        reasoning(body) if has_reasoning else None, mixed,
         tuple(thought(block) for block in body.thinking_blocks or ()),
-    )
+    )  # fmt: skip
 
 
 def reasoning(body: ChatMessage) -> str | None:

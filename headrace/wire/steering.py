@@ -225,15 +225,10 @@ def to_steering(body: SteeringBody | None, profile: ProfileBody | None, name: st
     when = next((part.when for part in reversed(parts) if part.when is not None), None)
     abort = next((part.abort_when for part in reversed(parts) if part.abort_when is not None), None)
     return SteeringRequest(
-        tuple(ops),
-        scale,
-        to_apply(scope),
-        tuple(body.sweep or ()) if body is not None else (),
-        body is not None and body.receipt,
-        name,
-        None if when is None else _condition(when, "steering.when"),
+        tuple(ops), scale, to_apply(scope), tuple(body.sweep or ()) if body is not None else (),
+        body is not None and body.receipt, name, None if when is None else _condition(when, "steering.when"),
         None if abort is None else _condition(abort, "steering.abort_when"),
-    )
+    )  # fmt: skip
 
 
 def _condition(body: WhenBody | AbortBody, param: str) -> Condition:
@@ -262,20 +257,11 @@ def to_op(body: OpBody, param: str) -> Op:
     if body.value is not None and body.mode in NEEDS_NO_VALUE:
         raise BadRequest.at(f"{param}.value", f"the mode {body.mode} has no value")
     return Op(
-        body.mode,
-        body.value or 0.0,
-        body.unit,
-        body.strength,
-        body.sae,
-        body.feature,
-        body.vector,
+        body.mode, body.value or 0.0, body.unit, body.strength, body.sae, body.feature, body.vector,
         None if body.direction is None else _direction(body, body.direction, f"{param}.direction"),
-        None if body.layers is None else tuple(body.layers),
-        body.only_if_active,
-        body.preserve_norm,
-        None if body.apply is None else to_apply(body.apply),
-        param,
-    )
+        None if body.layers is None else tuple(body.layers), body.only_if_active, body.preserve_norm,
+        None if body.apply is None else to_apply(body.apply), param,
+    )  # fmt: skip
 
 
 def _missing(param: str, problem: str) -> BadRequest:

@@ -69,12 +69,9 @@ class OwnBackend(VLLMBackend):
         if isinstance(prompt, Conversation):
             written = chat_body(GenerateRequest(request.model, prompt), prompt, limit="max_tokens")
             names = (
-                "messages",
-                "tools",
-                "chat_template_kwargs",
-                "add_generation_prompt",
+                "messages", "tools", "chat_template_kwargs", "add_generation_prompt",
                 "continue_final_message",
-            )
+            )  # fmt: skip
             body |= {name: written[name] for name in names if name in written}
         else:
             body["prompt"] = prompt

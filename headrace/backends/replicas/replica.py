@@ -86,13 +86,7 @@ class Replica:
     def stats(self) -> ReplicaStats:
         load = self._load
         return ReplicaStats(
-            self.name,
-            self.state,
-            self.num_active,
-            self.num_requests,
-            self.num_failures,
-            None if load is None else load.num_waiting,
-            None if load is None else load.kv_usage,
-            self.trouble,
+            self.name, self.state, self.num_active, self.num_requests, self.num_failures,
+            None if load is None else load.num_waiting, None if load is None else load.kv_usage, self.trouble,
             self.was_ready,
-        )
+        )  # fmt: skip

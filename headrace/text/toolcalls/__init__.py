@@ -7,19 +7,9 @@ from headrace.text.toolcalls.parts import CallArguments, CallBegin, CallEnd, Par
 from headrace.types import Tool
 
 __all__ = [
-    "FORMATS",
-    "CallArguments",
-    "CallBegin",
-    "CallEnd",
-    "Parser",
-    "Part",
-    "Text",
-    "ToolFormat",
-    "arguments_schema",
-    "call_grammar",
-    "detect",
-    "own_format",
-]
+    "FORMATS", "CallArguments", "CallBegin", "CallEnd", "Parser", "Part", "Text", "ToolFormat",
+    "arguments_schema", "call_grammar", "detect", "own_format",
+]  # fmt: skip
 
 
 def arguments_schema(tool: Tool) -> dict[str, object]:

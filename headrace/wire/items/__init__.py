@@ -12,15 +12,6 @@ from headrace.wire.items.messages import to_messages
 from headrace.wire.items.normalize import references, resolved, to_items
 
 __all__ = [
-    "Item",
-    "ItemBody",
-    "compaction",
-    "content_hash",
-    "new_id",
-    "of_chat",
-    "of_choice",
-    "references",
-    "resolved",
-    "to_items",
-    "to_messages",
-]
+    "Item", "ItemBody", "compaction", "content_hash", "new_id", "of_chat", "of_choice", "references",
+    "resolved", "to_items", "to_messages",
+]  # fmt: skip

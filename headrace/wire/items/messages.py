@@ -73,15 +73,10 @@ class _Growing:
             return self.said
         parts = mixed(self.content)
         return Message(
-            "assistant",
-            joined(self.content, ""),
-            name=self.name,
-            tool_calls=tuple(self.calls),
-            reasoning="".join(self.thinking) or None,
-            parts=parts,
-            thoughts=tuple(self.thoughts),
+            "assistant", joined(self.content, ""), name=self.name, tool_calls=tuple(self.calls),
+            reasoning="".join(self.thinking) or None, parts=parts, thoughts=tuple(self.thoughts),
             in_order=() if parts else in_order(self.pieces),
-        )
+        )  # fmt: skip
 
 
 class _Messages:
