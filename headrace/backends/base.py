@@ -73,7 +73,8 @@ class BaseBackend:
         raise self._no_tokenizer()
 
     async def token_texts(self, model: str, tokens: list[int]) -> list[str]:
-        raise self._no_tokenizer()
+        texts = {token: await self.detokenize(model, [token]) for token in dict.fromkeys(tokens)}
+        return [texts[token] for token in tokens]
 
     async def tokenizer_info(self, model: str) -> TokenizerInfo:
         raise self._no_tokenizer()

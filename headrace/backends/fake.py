@@ -115,8 +115,5 @@ class FakeBackend(BaseBackend):
     async def detokenize(self, model: str, tokens: list[int]) -> str:
         return bytes(tokens).decode(errors="replace")
 
-    async def token_texts(self, model: str, tokens: list[int]) -> list[str]:
-        return [bytes([token]).decode(errors="replace") for token in tokens]
-
     async def tokenizer_info(self, model: str) -> TokenizerInfo:
         return TokenizerInfo(None, "\0", None, None, 256)

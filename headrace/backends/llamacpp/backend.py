@@ -223,13 +223,6 @@ class LlamaCppBackend(BaseBackend):
     async def detokenize(self, model: str, tokens: list[int]) -> str:
         return str(await self._now().post("/detokenize", {"tokens": tokens}, "content"))
 
-    async def token_texts(self, model: str, tokens: list[int]) -> list[str]:
-        texts: dict[int, str] = {}
-        for token in tokens:
-            if token not in texts:
-                texts[token] = await self.detokenize(model, [token])
-        return [texts[token] for token in tokens]
-
     def _check_size(self, request: GenerateRequest) -> None:
         """Raises ContextTooLong for a prompt whose length rules out that it fits, which llama.cpp would find
         out only by tokenizing all of it.

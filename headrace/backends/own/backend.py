@@ -82,10 +82,6 @@ class OwnBackend(VLLMBackend):
         body = {"model": model, "tokens": tokens}
         return str(self._member(await self.upstream.json("POST", "/detokenize", body), "prompt"))
 
-    async def token_texts(self, model: str, tokens: list[int]) -> list[str]:
-        texts = {token: await self.detokenize(model, [token]) for token in dict.fromkeys(tokens)}
-        return [texts[token] for token in tokens]
-
     async def tokenizer_info(self, model: str) -> TokenizerInfo:
         found = an_object(await self.upstream.json("GET", "/tokenizer_info"))
         bos, eos, pad, template = (
