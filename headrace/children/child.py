@@ -31,6 +31,7 @@ class Command:
     """What a child process runs. `message`: the first line of its input, which stays open as long as the
     parent lives. `descriptors`: those that it inherits. `is_ours`: it writes one line to its output when it
     is ready, and logs to our standard error; all output of another program is logged with its name.
+    `is_quiet`: what one of ours writes to its standard error is not logged, and only its end is kept.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Command:
     environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
     descriptors: tuple[int, ...] = ()
     is_ours: bool = True
+    is_quiet: bool = False
 
 
 def foreign(name: str, python: str, words: Sequence[str], environment: Mapping[str, str]) -> Command:
@@ -53,7 +55,9 @@ class Child:
     def __init__(self, command: Command, process: asyncio.subprocess.Process) -> None:
         self.name, self._process = command.name, process
         self.last_lines: list[str] = []
-        self._logging = None if command.is_ours else asyncio.create_task(self._log())
+        written = process.stderr if command.is_quiet else None if command.is_ours else process.stdout
+        self._is_quiet = command.is_quiet
+        self._reading = None if written is None else asyncio.create_task(self._read(written))
 
     @classmethod
     async def open(cls, command: Command) -> Child:
@@ -62,7 +66,7 @@ class Child:
         try:
             process = await asyncio.create_subprocess_exec(
                 *command.words, stdin=pipe, stdout=pipe,
-                stderr=None if command.is_ours else asyncio.subprocess.STDOUT,
+                stderr=pipe if command.is_quiet else None if command.is_ours else asyncio.subprocess.STDOUT,
                 env=dict(command.environment), pass_fds=command.descriptors, limit=LONGEST_LINE,
                 start_new_session=True,  # Ctrl-C must not reach it: its answers may finish first
             )  # fmt: skip
@@ -117,14 +121,19 @@ class Child:
         with suppress(TimeoutError):
             async with asyncio.timeout(KILLED_S):
                 await self._process.wait()
-        if self._logging is not None:
-            self._logging.cancel()
+        if self._reading is not None:
+            self._reading.cancel()
 
-    async def _log(self) -> None:
-        """Log what it writes, line by line."""
-        assert self._process.stdout is not None
+    async def last_output(self) -> str:
+        """Wait for its end; return the last lines that it wrote."""
+        if self._reading is not None:
+            await self._reading
+        return "\n".join(self.last_lines)
+
+    async def _read(self, written: asyncio.StreamReader) -> None:
+        """Read what it writes, line by line."""
         unended = b""
-        while piece := await self._process.stdout.read(LONGEST_LINE):
+        while piece := await written.read(LONGEST_LINE):
             *lines, unended = (unended + piece).split(b"\n")
             for line in [*lines, *([unended] if len(unended) > LONGEST_LINE else [])]:
                 self._line(line)
@@ -135,7 +144,8 @@ class Child:
         text = line.decode(errors="replace").rstrip()
         if text:
             self.last_lines = [*self.last_lines, text][-LAST_LINES:]
-            log.info("%s: %s", self.name, text)
+            if not self._is_quiet:
+                log.info("%s: %s", self.name, text)
 
 
 def ours(name: str, module: str, message: str, descriptors: tuple[int, ...] = ()) -> Command:

@@ -8,17 +8,17 @@ import os
 import secrets
 import sys
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
+from headrace.children.child import Child, ChildFailed, Command
 from headrace.config import install_command
 from headrace.errors import ModelError
 
 CHILD = Path(__file__).with_name("child.py")
 STOP_S = 5.0
 LOADING = "error loading model: "
-MAX_OUTPUT = 2000  # of its stderr, for error messages
 
 
 def is_installed() -> bool:
@@ -42,25 +42,24 @@ class Settings:
 class LlamaCppProcess:
     """A running server at `url`, for example http://127.0.0.1:1234; requests need the settings' key."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self._process, self.url = process, ""
-        self._output = b""
-        self._listening = asyncio.create_task(self._listen())
+    def __init__(self, child: Child) -> None:
+        self._child, self.url = child, ""
 
     @classmethod
     async def open(cls, settings: Settings) -> LlamaCppProcess:
-        """Start a process and wait until its model is loaded. Raises ModelError."""
+        """Start a process and wait until its model is loaded. Raises ModelError, ChildFailed."""
         if not is_installed():
             needed = install_command("llamacpp")
             raise ModelError(f"{settings.path} is for llama.cpp, which is not installed: {needed}")
-        pipe = asyncio.subprocess.PIPE
-        child = await asyncio.create_subprocess_exec(
-            sys.executable, "-P", str(CHILD), stdin=pipe, stdout=pipe, stderr=pipe,
-            start_new_session=True,  # Ctrl-C must not reach it: its answers may finish first
-        )  # fmt: skip
-        process = cls(child)
+        values = {**asdict(settings), "num_threads": settings.num_threads or os.cpu_count() or 1}
+        message = json.dumps(values, default=str)
+        words = [sys.executable, "-P", str(CHILD)]
+        process = cls(await Child.open(Command("llama.cpp", words, message, is_quiet=True)))
         try:
-            await process._load(settings)
+            process.url = json.loads(await process._child.report())["url"]
+        except ChildFailed as exc:
+            reason = _reason(await process.last_output())
+            raise ModelError(f"llama.cpp cannot load {settings.path}: {reason}") from exc
         except BaseException:
             await process.aclose()
             raise
@@ -68,56 +67,24 @@ class LlamaCppProcess:
 
     @property
     def pid(self) -> int:
-        return self._process.pid
+        return self._child.pid
 
     async def wait(self) -> int:
         """Wait for its end; return the exit code."""
-        return await self._process.wait()
+        return await self._child.wait()
 
     async def has_ended(self, within_s: float) -> bool:
         with suppress(TimeoutError):
             async with asyncio.timeout(within_s):
-                await self._process.wait()
-        return self._process.returncode is not None
+                await self._child.wait()
+        return self._child.exit_code is not None
 
     async def last_output(self) -> str:
-        """Wait for its end; return the end of its stderr."""
-        await self._listening
-        return self._output.decode(errors="replace").strip()
+        """Wait for its end; return the last lines that it wrote."""
+        return await self._child.last_output()
 
     async def aclose(self) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        if not await self.has_ended(STOP_S):
-            with suppress(ProcessLookupError):
-                self._process.kill()
-            await self._process.wait()
-        await self._listening
-
-    async def _load(self, settings: Settings) -> None:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        message = {
-            "path": str(settings.path),
-            "context_length": settings.context_length,
-            "num_slots": settings.num_slots,
-            "num_threads": settings.num_threads or os.cpu_count() or 1,
-            "chat_template": settings.chat_template,
-            "key": settings.key,
-        }
-        with suppress(ConnectionError):  # it ended already: the line below is empty
-            self._process.stdin.write(json.dumps(message).encode() + b"\n")
-            await self._process.stdin.drain()
-        line = await self._process.stdout.readline()
-        if not line:
-            await self._process.wait()
-            raise ModelError(f"llama.cpp cannot load {settings.path}: {_reason(await self.last_output())}")
-        self.url = json.loads(line)["url"]
-
-    async def _listen(self) -> None:
-        assert self._process.stderr is not None
-        while piece := await self._process.stderr.read(2**16):
-            self._output = (self._output + piece)[-MAX_OUTPUT:]
+        await self._child.stop(STOP_S)
 
 
 def _reason(output: str) -> str:
