@@ -187,7 +187,7 @@ LONG = "x" * 10**6
         (ResponseBody, {"metadata": {LONG: ""}}, "metadata." + "x" * 100),
         (ResponseBody, {"include": ["x"] * 101}, "include"),
         (MessagesBody, {"max_tokens": 1, "stop_sequences": ["a"] * 65}, "stop_sequences"),
-        (MessagesBody, {"max_tokens": 1, "tools": [{"type": LONG, "name": 5}] * 1001}, "tools"),
+        (MessagesBody, {"max_tokens": 1, "tools": [{"type": "x" * 10_000, "name": 5}] * 1001}, "tools"),
         (TokenizeBody, {"messages": [{"role": "user", "content": "x"}] * 10_001}, "messages"),
         (TokenizeBody, {"chat_template_kwargs": {str(i): 1 for i in range(129)}}, "chat_template_kwargs"),
         (CompletionBody, {"prompt": ["x"] * 1025}, "prompt"),

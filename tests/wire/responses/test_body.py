@@ -34,7 +34,7 @@ from headrace.wire.responses.body import (
     to_tokenize_request,
 )
 from headrace.wire.responses.object import begin
-from headrace.wire.responses.tables import HISTORY, PROMPT, RESPONSES, uses_of_responses
+from headrace.wire.responses.tables import COMPACTED, PROMPT, RESPONSES, uses_of_responses
 
 OF_THE_CLIENT = {"self", "extra_headers", "extra_query", "extra_body", "timeout"}
 SMALL: dict[str, Any] = {"model": "m", "input": "hi"}
@@ -390,7 +390,7 @@ def test_errors_of_backends_are_reported_in_the_words_of_this_endpoint(theirs: s
     [
         (RESPONSES, ResponseBody, Responses.create),
         (PROMPT, InputTokensBody, InputTokens.count),
-        (HISTORY, CompactBody, Responses.compact),
+        (COMPACTED, CompactBody, Responses.compact),
     ],
 )
 def test_the_table_is_whole(table: Any, body: type[HistoryBody], create: Any) -> None:
