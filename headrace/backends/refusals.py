@@ -1,5 +1,5 @@
 """Maps a provider's error response to a ServerError: its class, the provider's message and codes that it
-keeps, and whether a retry can help.
+keeps, and whether a retry can help. Recognizes the errors of models whose context is too small for a prompt.
 """
 
 from __future__ import annotations

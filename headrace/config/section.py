@@ -1,4 +1,6 @@
-"""The base class of the sections, and the names of keys outside the file."""
+"""The base class of the sections, and the names of keys outside the file. Reads secrets that stand elsewhere:
+`env:NAME` is an environment variable, `file:PATH` the text of a file.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 """Limits within one process. Checking and reserving is one step of the event loop, so no other request comes
-between.
+between. The last minute is counted in slices of one second.
 """
 
 from __future__ import annotations

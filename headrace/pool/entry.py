@@ -1,4 +1,6 @@
-"""One model that the pool knows: its state, who uses it, and what may become of it."""
+"""One model that the pool knows: its state, who uses it, and what may become of it. A lock keeps it where it
+is until the lock is released, a lease until its time is over.
+"""
 
 from __future__ import annotations
 

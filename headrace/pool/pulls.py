@@ -1,4 +1,7 @@
-"""Fetches models while the server runs: only those that the configuration allows, and never from a path."""
+"""Fetches models while the server runs: only those that the configuration allows, and never from a path.
+Downloads run in threads of their own that do not keep the process alive: the shared threads are waited for at
+the end.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The JSON of a conversation: messages, tools, and variables of the model's chat template."""
+"""The JSON of a conversation: messages, tools, and variables of the model's chat template. Also the order of
+reasoning, text and tool calls in an assistant's message.
+"""
 
 from __future__ import annotations
 

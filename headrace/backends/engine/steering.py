@@ -1,4 +1,6 @@
-"""Prepares what a request steers and probes: for each of its answers a plan, and what reads it."""
+"""Prepares what a request steers and probes: for each of its answers a plan, and what reads it. Follows an
+answer's tokens for the exceptions `tool_calls` and `thinking` of scopes.
+"""
 
 from __future__ import annotations
 

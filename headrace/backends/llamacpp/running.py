@@ -1,4 +1,6 @@
-"""A running server of llama.cpp: its process, and the clients that talk to it."""
+"""A running server of llama.cpp: its process, and the clients that talk to it. Calculates how many requests
+of which length fit into a share of the memory.
+"""
 
 from __future__ import annotations
 

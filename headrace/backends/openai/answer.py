@@ -1,5 +1,6 @@
 """Reads the chunks of one answer in OpenAI's dialect as neutral events. Providers vary the dialect: text
-under several names, calls without an index, usage in any chunk and any shape, errors in the middle.
+under several names, calls without an index, usage in any chunk and any shape, errors in the middle. Whole
+messages inside a stream may repeat what was said before: only what is new in them counts.
 """
 
 from __future__ import annotations
