@@ -55,88 +55,66 @@ class ProviderConfig(Section):
             "or one that an installed package adds ([how](adding-a-provider.md))."
         ),
     ]
-    base_url: Annotated[
-        Annotated[str, AfterValidator(_check_url)] | None,
-        Field(description="Its address, as `http://HOST:PORT/v1`. Default: the provider's own."),
-    ] = None
-    replicas: Annotated[
-        tuple[Annotated[str, AfterValidator(_check_url)], ...],
-        Field(
-            description="Only of `openai`, `vllm` and `sglang`, instead of `base_url`: the addresses of "
-            "several servers with the same models. Requests that begin alike go to the same one: "
-            "[replicas.md](replicas.md)."
-        ),
-    ] = ()
-    resume: Annotated[
-        Resume,
-        Field(
-            description="Only beside `replicas`: `same-model`: a stream that breaks off goes on at another "
-            "[replicas.md](replicas.md#streams-that-break-off)."
-        ),
-    ] = "off"
-    python: Annotated[
-        Annotated[str, Field(min_length=1)] | None,
-        Field(
-            description="Only of `vllm` and `sglang`: the Python of the environment that has it. Headrace "
-            "then starts the server itself: [replicas.md](replicas.md#vllm-and-sglang)."
-        ),
-    ] = None
-    args: Annotated[
-        tuple[str, ...],
-        Names(is_secret=True),
-        Field(
-            repr=False,
-            description='Only beside `python`: the server\'s arguments, as `["--model", '
-            '"Qwen/Qwen3-8B", "--tensor-parallel-size", "4"]`.',
-        ),
-    ] = ()
-    path: Annotated[
-        Annotated[str, Field(min_length=1)] | None,
-        Field(
-            description="Only of `llamacpp`, which needs it: a GGUF file or a model reference. Its "
-            "`max_model_len`, `kv_cache_bytes`, `max_num_seqs`, `max_queue`, `max_tokenize_bytes` and "
-            "`num_threads` are those of `[engine]`."
-        ),
-    ] = None
-    api_key: Annotated[
-        Annotated[str, Field(min_length=1)] | None,
-        Names(is_secret=True),
-        Field(
-            repr=False,
-            description="`env:NAME` (an environment variable), `file:PATH` (relative to the configuration "
-            "file), or the key itself.",
-        ),
-    ] = None
-    headers: Annotated[
-        dict[str, str],
-        Names(is_secret=True),
-        Field(repr=False, description="Sent to it with every request; values as `api_key`'s."),
-    ] = {}  # noqa: RUF012  # pydantic copies it
-    timeout_s: Annotated[
-        float, Field(gt=0, description="Seconds of silence after which a request to it fails.")
-    ] = 600.0
-    models: Annotated[
-        tuple[Annotated[str, Field(min_length=1)], ...],
-        Field(description="The only models that may be requested; empty: all that it has."),
-    ] = ()
-    prefix: Annotated[
-        bool, Field(description="List its models as `NAME:MODEL`; `false`: by their own ids.")
-    ] = True
-    roles: Annotated[
-        Literal["openai", "plain"] | None,
-        Field(
-            description="Only of `openai`: which roles it accepts. `openai`: those of OpenAI's API; `plain`: "
-            "one `system` message, at the beginning, and no `developer`. Default: `openai` for OpenAI's and "
-            "Azure's hosts, else `plain`. [More](routing.md#what-is-rewritten)."
-        ),
-    ] = None
-    keep_alive: Annotated[
-        Annotated[float | str, BeforeValidator(_check_keep_alive)] | None,
-        Field(
-            description="Only of `ollama`: how long it keeps a model loaded after an answer, in seconds or "
-            "as `5m`; less than 0: for good. Default: Ollama's own. More: [models.md](models.md#ollama)."
-        ),
-    ] = None
+    base_url: Annotated[str, AfterValidator(_check_url)] | None = Field(
+        default=None, description="Its address, as `http://HOST:PORT/v1`. Default: the provider's own."
+    )
+    replicas: tuple[Annotated[str, AfterValidator(_check_url)], ...] = Field(
+        default=(),
+        description="Only of `openai`, `vllm` and `sglang`, instead of `base_url`: the addresses of "
+        "several servers with the same models. Requests that begin alike go to the same one: "
+        "[replicas.md](replicas.md).",
+    )
+    resume: Resume = Field(
+        default="off",
+        description="Only beside `replicas`: `same-model`: a stream that breaks off goes on at another "
+        "[replicas.md](replicas.md#streams-that-break-off).",
+    )
+    python: Annotated[str, Field(min_length=1)] | None = Field(
+        default=None,
+        description="Only of `vllm` and `sglang`: the Python of the environment that has it. Headrace "
+        "then starts the server itself: [replicas.md](replicas.md#vllm-and-sglang).",
+    )
+    args: Annotated[tuple[str, ...], Names(is_secret=True)] = Field(
+        default=(),
+        repr=False,
+        description='Only beside `python`: the server\'s arguments, as `["--model", '
+        '"Qwen/Qwen3-8B", "--tensor-parallel-size", "4"]`.',
+    )
+    path: Annotated[str, Field(min_length=1)] | None = Field(
+        default=None,
+        description="Only of `llamacpp`, which needs it: a GGUF file or a model reference. Its "
+        "`max_model_len`, `kv_cache_bytes`, `max_num_seqs`, `max_queue`, `max_tokenize_bytes` and "
+        "`num_threads` are those of `[engine]`.",
+    )
+    api_key: Annotated[Annotated[str, Field(min_length=1)] | None, Names(is_secret=True)] = Field(
+        default=None,
+        repr=False,
+        description="`env:NAME` (an environment variable), `file:PATH` (relative to the configuration "
+        "file), or the key itself.",
+    )
+    headers: Annotated[dict[str, str], Names(is_secret=True)] = Field(
+        default={}, repr=False, description="Sent to it with every request; values as `api_key`'s."
+    )
+    timeout_s: float = Field(
+        default=600.0, gt=0, description="Seconds of silence after which a request to it fails."
+    )
+    models: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
+        default=(), description="The only models that may be requested; empty: all that it has."
+    )
+    prefix: bool = Field(
+        default=True, description="List its models as `NAME:MODEL`; `false`: by their own ids."
+    )
+    roles: Literal["openai", "plain"] | None = Field(
+        default=None,
+        description="Only of `openai`: which roles it accepts. `openai`: those of OpenAI's API; `plain`: "
+        "one `system` message, at the beginning, and no `developer`. Default: `openai` for OpenAI's and "
+        "Azure's hosts, else `plain`. [More](routing.md#what-is-rewritten).",
+    )
+    keep_alive: Annotated[float | str, BeforeValidator(_check_keep_alive)] | None = Field(
+        default=None,
+        description="Only of `ollama`: how long it keeps a model loaded after an answer, in seconds or "
+        "as `5m`; less than 0: for good. Default: Ollama's own. More: [models.md](models.md#ollama).",
+    )
 
     @field_validator("replicas")
     @classmethod
@@ -173,18 +151,21 @@ class RouteConfig(Section):
             "`{ target = …, weight = … }`; neighbours with weights are put in random order.",
         ),
     ]
-    fallback_on: Annotated[
-        tuple[Annotated[FallbackReason, BeforeValidator(_as_text)], ...],
-        Field(description="The failures after which the next target is tried."),
-    ] = ("connection", "408", "429", "5xx", "overloaded")
-    retries: Annotated[
-        int,
-        Field(ge=0, le=10, description="How often all targets are tried again, after a pause, if all fail."),
-    ] = 1
-    hedge_after_ms: Annotated[
-        int,
-        Field(ge=0, description="After this long without an event, try the next target as well; 0: never."),
-    ] = 0
+    fallback_on: tuple[Annotated[FallbackReason, BeforeValidator(_as_text)], ...] = Field(
+        default=("connection", "408", "429", "5xx", "overloaded"),
+        description="The failures after which the next target is tried.",
+    )
+    retries: int = Field(
+        default=1,
+        ge=0,
+        le=10,
+        description="How often all targets are tried again, after a pause, if all fail.",
+    )
+    hedge_after_ms: int = Field(
+        default=0,
+        ge=0,
+        description="After this long without an event, try the next target as well; 0: never.",
+    )
 
     @field_validator("targets")
     @classmethod
@@ -203,6 +184,6 @@ class PriceConfig(Section):
 
     prompt: Annotated[Price, Field(description="Of a million tokens of prompts, in any currency.")]
     completion: Annotated[Price, Field(description="Of a million tokens of answers.")]
-    cached_prompt: Annotated[
-        Price | None, Field(description="Of a million cached tokens of prompts. Default: as `prompt`.")
-    ] = None
+    cached_prompt: Price | None = Field(
+        default=None, description="Of a million cached tokens of prompts. Default: as `prompt`."
+    )

@@ -27,68 +27,57 @@ def _check_endpoint(url: str) -> str:
 
 
 class LimitsConfig(Section):
-    redis_url: Annotated[
-        str,
-        Names(flag="--redis-url", variable="REDIS_URL", is_secret=True),
-        Field(
-            repr=False,
-            description="Redis or Valkey for the limits of API keys, as `redis://:PASSWORD@HOST:6379/0`, "
-            "where several servers share them. Default: each server counts by itself.",
-        ),
-    ] = ""
+    redis_url: Annotated[str, Names(flag="--redis-url", variable="REDIS_URL", is_secret=True)] = Field(
+        default="",
+        repr=False,
+        description="Redis or Valkey for the limits of API keys, as `redis://:PASSWORD@HOST:6379/0`, "
+        "where several servers share them. Default: each server counts by itself.",
+    )
     when_down: Annotated[
-        Literal["closed", "open"],
-        Names(flag="--limits-when-down", variable="LIMITS_WHEN_DOWN"),
-        Field(
-            description="While Redis cannot be reached, `closed` refuses the requests of keys that have "
-            "limits with 503, and with `open` each server applies the limits by itself."
-        ),
-    ] = "closed"
+        Literal["closed", "open"], Names(flag="--limits-when-down", variable="LIMITS_WHEN_DOWN")
+    ] = Field(
+        default="closed",
+        description="While Redis cannot be reached, `closed` refuses the requests of keys that have "
+        "limits with 503, and with `open` each server applies the limits by itself.",
+    )
 
 
 class TelemetryConfig(Section):
     otlp_endpoint: Annotated[
-        str,
-        Names(flag="--otlp-endpoint", variable="OTLP_ENDPOINT"),
-        AfterValidator(_check_endpoint),
-        Field(
-            description="Where traces are sent, with OTLP over HTTP, as `http://127.0.0.1:4318`. Default: "
-            "nowhere. More: [operations.md](operations.md#traces)."
-        ),
-    ] = ""
+        str, Names(flag="--otlp-endpoint", variable="OTLP_ENDPOINT"), AfterValidator(_check_endpoint)
+    ] = Field(
+        default="",
+        description="Where traces are sent, with OTLP over HTTP, as `http://127.0.0.1:4318`. Default: "
+        "nowhere. More: [operations.md](operations.md#traces).",
+    )
 
 
 class PathsConfig(Section):
-    cache: Annotated[Path, Field(description="Where models and cached prompts are kept.")] = Field(
-        default_factory=lambda: platformdirs.user_cache_path("headrace", appauthor=False)
+    cache: Path = Field(
+        default_factory=lambda: platformdirs.user_cache_path("headrace", appauthor=False),
+        description="Where models and cached prompts are kept.",
     )
-    data: Annotated[Path, Field(description="Where the database is kept.")] = Field(
-        default_factory=lambda: platformdirs.user_data_path("headrace", appauthor=False)
+    data: Path = Field(
+        default_factory=lambda: platformdirs.user_data_path("headrace", appauthor=False),
+        description="Where the database is kept.",
     )
 
 
 class SteeringConfig(Section):
-    root: Annotated[
-        str,
-        Names(variable="STEERING_ROOT"),
-        Field(
-            description="Folder of sparse autoencoders (`saes/NAME`) and control vectors "
-            "(`vectors/NAME.gguf`); files elsewhere are not read. Default: `steering` in the data folder."
-        ),
-    ] = ""
-    attach: Annotated[
-        tuple[Annotated[str, Field(min_length=1)], ...],
-        Names(variable="STEERING_ATTACH"),
-        Field(description="Names of those that requests can use from the start."),
-    ] = ()
-    max_dose: Annotated[
-        float,
-        Field(
-            ge=0,
-            description="How long the edits of a request may be at one layer, in median lengths of the "
-            "hidden states there; 0: no limit.",
-        ),
-    ] = 0.0
+    root: Annotated[str, Names(variable="STEERING_ROOT")] = Field(
+        default="",
+        description="Folder of sparse autoencoders (`saes/NAME`) and control vectors "
+        "(`vectors/NAME.gguf`); files elsewhere are not read. Default: `steering` in the data folder.",
+    )
+    attach: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Names(variable="STEERING_ATTACH")] = (
+        Field(default=(), description="Names of those that requests can use from the start.")
+    )
+    max_dose: float = Field(
+        default=0.0,
+        ge=0,
+        description="How long the edits of a request may be at one layer, in median lengths of the "
+        "hidden states there; 0: no limit.",
+    )
 
     def folder(self, data: Path) -> Path:
         """The root folder of steering, if the data folder is `data`."""
@@ -97,32 +86,30 @@ class SteeringConfig(Section):
 
 class StoreConfig(Section):
     url: Annotated[
-        str,
-        Names(aliases=("DATABASE_URL",), flag="--database-url", variable="DATABASE_URL", is_secret=True),
-        Field(
-            repr=False,
-            description="The database: `postgresql://USER:PASSWORD@HOST/NAME` or `sqlite:///PATH`. "
-            "Default: a SQLite file in the data folder.",
-        ),
-    ] = ""
-    responses_days: Annotated[
-        int, Field(ge=0, description="How long responses are kept; 0: until they are deleted.")
-    ] = 30
-    chat_completions_days: Annotated[
-        int, Field(ge=0, description="How long stored chat completions are kept; 0: until they are deleted.")
-    ] = 30
-    conversations_days: Annotated[
-        int, Field(ge=0, description="How long unused conversations are kept; 0: until they are deleted.")
-    ] = 0
+        str, Names(aliases=("DATABASE_URL",), flag="--database-url", variable="DATABASE_URL", is_secret=True)
+    ] = Field(
+        default="",
+        repr=False,
+        description="The database: `postgresql://USER:PASSWORD@HOST/NAME` or `sqlite:///PATH`. "
+        "Default: a SQLite file in the data folder.",
+    )
+    responses_days: int = Field(
+        default=30, ge=0, description="How long responses are kept; 0: until they are deleted."
+    )
+    chat_completions_days: int = Field(
+        default=30, ge=0, description="How long stored chat completions are kept; 0: until they are deleted."
+    )
+    conversations_days: int = Field(
+        default=0, ge=0, description="How long unused conversations are kept; 0: until they are deleted."
+    )
 
 
 class ConversationsConfig(Section):
-    context_messages: Annotated[
-        int,
-        Field(
-            ge=1, description="Stored messages, at most, that the model reads before those of the request."
-        ),
-    ] = 20
+    context_messages: int = Field(
+        default=20,
+        ge=1,
+        description="Stored messages, at most, that the model reads before those of the request.",
+    )
 
 
 class Config(Section):
