@@ -64,6 +64,7 @@ class _Call:
     pieces: list[str] = field(default_factory=list)  # of its arguments
     halves: Halves = field(default_factory=Halves)
     nesting: Nesting = field(default_factory=Nesting)
+    is_begun: bool = False  # its first delta, with its name, was sent
     is_named_again: bool = False  # its name was repeated after its arguments were complete
     default: str = ""  # its arguments, if no piece has any
 
@@ -76,12 +77,19 @@ class _Call:
         is_named = bool(piece.id) and (piece.id, piece.name) == (self.id, self.name)
         return is_named and self.nesting.is_closed and piece.arguments == "".join(self.pieces)
 
+    def extends_name(self, piece: CallPiece) -> bool:
+        """Whether a piece has more of this call's name: some providers send a name in pieces, too, before the
+        arguments. Only of a call with an id, at the same index: elsewhere, a new name is a new call.
+        """
+        is_same = self.id and piece.id in ("", self.id) and piece.index is not None
+        return bool(is_same and self.name and piece.name and not self.is_begun and piece.name != self.name)
+
     def continues_with(self, piece: CallPiece) -> bool:
         """Whether a piece with a name belongs to this call: some providers repeat the name in each piece."""
         if piece.id and self.id and piece.id != self.id:
             return False
         if self.name and piece.name != self.name:
-            return False
+            return self.extends_name(piece)
         return not self.name or self.is_repeated(piece) or not self.starts_another(piece)
 
 
@@ -97,6 +105,7 @@ class CallAssembler:
         self._at: dict[int, _Call] = {}  # the provider's index → call
         self._ids: set[str] = set()
         self._last: _Call | None = None  # the call of the last piece; None: text or reasoning came after it
+        self._held: _Call | None = None  # the call whose first delta waits for more of its name
         self._turn = 0  # the number of changes so far between text, reasoning and single calls
         self.num_named = 0  # calls whose name is known
 
@@ -110,19 +119,24 @@ class CallAssembler:
         call = self._call_of(piece)
         if call.is_repeated(piece):
             return
+        if self._held is not None and call is not self._held:
+            yield from self._begun(self._held)
         if call is not self._last:
             self._turn += 1
             self._last = call
         if piece.index is not None:
             self._at[piece.index] = call
+        if call.extends_name(piece):
+            call.name = piece.name if piece.name.startswith(call.name) else call.name + piece.name
         call.id, call.name = call.id or piece.id, call.name or piece.name
         call.default = call.default or piece.default
         call.is_named_again = bool(piece.name) and call.nesting.is_closed and not piece.arguments.strip()
-        yield from self._write(call, piece.arguments)
+        yield from self._write(call, piece)
 
     def end(self) -> Iterator[ToolCallDelta]:
         """Yield the rest of the arguments. Raises ProviderError for a call with arguments but no name."""
         for call in self._calls:
+            yield from self._begun(call)
             rest = call.halves.end()
             if call.number is None and any(piece.strip() for piece in call.pieces):
                 raise ProviderError(f"{self._provider} sent arguments of a call without its name")
@@ -154,21 +168,30 @@ class CallAssembler:
         self._calls.append(_Call(id, self._turn + 1))
         return self._calls[-1]
 
-    def _write(self, call: _Call, arguments: str) -> Iterator[ToolCallDelta]:
+    def _begun(self, call: _Call) -> Iterator[ToolCallDelta]:
+        """Yield the call's first delta, if it has a name and was not begun."""
+        if call.number is not None and not call.is_begun:
+            self._held, call.is_begun, call.id = None, True, self._unique_id(call.id)
+            arguments = call.halves.push("".join(call.pieces))
+            yield ToolCallDelta(self._choice, call.number, arguments, call.id, call.name)
+
+    def _write(self, call: _Call, piece: CallPiece) -> Iterator[ToolCallDelta]:
+        arguments = piece.arguments
         if call.nesting.is_closed and call.turn != self._turn:
             if arguments.strip():
                 raise ProviderError(f"{self._provider} went on with a call after its end")
             return
         call.pieces.append(arguments)
         call.nesting.push(arguments)
-        if call.number is not None:
+        if call.is_begun and call.number is not None:
             if valid_piece := call.halves.push(arguments):
                 yield ToolCallDelta(self._choice, call.number, valid_piece)
         elif call.name:
-            call.number, self.num_named = self.num_named, self.num_named + 1
-            call.id = self._unique_id(call.id)
-            valid_piece = call.halves.push("".join(call.pieces))
-            yield ToolCallDelta(self._choice, call.number, valid_piece, call.id, call.name)
+            if call.number is None:
+                call.number, self.num_named = self.num_named, self.num_named + 1
+            self._held = call
+            if arguments or piece.index is None or not call.id:  # else there may be more of its name
+                yield from self._begun(call)
 
     def _unique_id(self, provider_id: str) -> str:
         """The provider's id if no other call has it, else a new one: callers refer to calls by their ids."""

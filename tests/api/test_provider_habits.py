@@ -221,6 +221,31 @@ HABITS: dict[str, tuple[list[bytes], Any]] = {
     "G9 nameless pieces of another index": (
         sse(piece(0, WHERE[:4], "weather", "a"), piece(1, WHERE[4:]), *ends()), CALLED,
     ),
+    "G9 a name in pieces": (
+        sse(piece(0, None, "wea", "a"), piece(0, None, "ther"), piece(0, WHERE), *ends()), CALLED,
+    ),
+    "G9 a name in pieces with empty arguments": (
+        sse(piece(0, "", "wea", "a"), piece(0, "", "th", "a"), piece(0, WHERE, "er"), *ends()), CALLED,
+    ),
+    "G9 a name that grows": (
+        sse(piece(0, "", "wea", "a"), piece(0, "", "weather", "a"), piece(0, WHERE), *ends()), CALLED,
+    ),
+    "G9 two names in pieces": (
+        sse(
+            piece(0, "", "wea", "a"), piece(0, "", "ther"), piece(1, "", "ti", "b"), piece(1, "", "me"),
+            piece(0, WHERE), piece(1, WHEN), *ends(),
+        ), BOTH,
+    ),
+    "G9 a name in pieces around a text": (
+        sse(piece(0, None, "wea", "a"), says("Hello"), piece(0, None, "ther"), piece(0, WHERE), *ends()),
+        ("Hello", "", [A], "tool_calls"),
+    ),
+    "G9 names of calls without ids": (
+        sse(piece(0, "", "weather"), piece(0, WHERE), piece(0, "", "time"), piece(0, WHEN), *ends()), BOTH,
+    ),
+    "G9 names of calls with other ids": (
+        sse(piece(0, WHERE, "weather", "a"), piece(0, "", "time", "b"), piece(0, WHEN), *ends()), BOTH,
+    ),
     "G9 an id for each piece": (
         sse(piece(0, WHERE[:4], "weather", "a"), piece(0, WHERE[4:], id="b"), *ends()), CALLED,
     ),
