@@ -7,6 +7,7 @@ from __future__ import annotations
 import re
 
 from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 from starlette.types import Scope
@@ -14,7 +15,7 @@ from starlette.types import Scope
 from headrace import logs
 from headrace.api.json_response import JSONResponse
 from headrace.api.openapi import responses_of
-from headrace.errors import MethodNotAllowed, NotFound, ServerError
+from headrace.errors import BadRequest, MethodNotAllowed, NotFound, ServerError
 from headrace.wire.errors import ErrorResponse, to_body, to_messages_body, to_ollama_body
 
 MESSAGES = re.compile(r"(/[^/]+)?/v1/messages(/.*)?")  # paths of Anthropic's dialect
@@ -22,6 +23,8 @@ OLLAMA = re.compile(
     r"/api/(version|tags|ps|show|generate|chat|embed|embeddings|pull|push|delete|copy|create|blobs)(/.*)?"
 )
 MODELS = re.compile(r"(/[^/]+)?/v1/models(/.*)?")  # paths of both dialects
+
+METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE")
 
 RESPONSES = responses_of(
     ErrorResponse,
@@ -37,6 +40,7 @@ RESPONSES = responses_of(
 def install(app: FastAPI) -> None:
     app.add_exception_handler(ServerError, _ours)
     app.add_exception_handler(HTTPException, _frameworks)
+    app.add_exception_handler(RequestValidationError, _invalid)
 
 
 def to_response(error: ServerError) -> JSONResponse:
@@ -89,9 +93,17 @@ def _allowed(request: Request) -> list[str]:
     routes = request.app.routes
     return [
         method
-        for method in ("GET", "HEAD", "POST", "DELETE")
+        for method in METHODS
         if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in routes)
     ]
+
+
+async def _invalid(request: Request, exc: Exception) -> JSONResponse:
+    """The answer to a part of a path, or a query, that is of another type."""
+    assert isinstance(exc, RequestValidationError)
+    first = exc.errors()[0]
+    name = str(first["loc"][-1])
+    return refusal(BadRequest(f"{name}: {first['msg']}", param=name), request.scope)
 
 
 async def _frameworks(request: Request, exc: Exception) -> JSONResponse:

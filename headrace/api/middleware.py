@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from headrace import logs
-from headrace.api.errors import refusal
+from headrace.api.errors import METHODS, refusal
 from headrace.api.request import CHARGE, TRIM_AFTER, Budget, Charge
 from headrace.api.sites import Sites
 from headrace.callers import RATES
@@ -32,7 +32,6 @@ IDS = (b"x-request-id", CORRELATION_ID)  # that a caller may send; the first is 
 VERSION = {b"openai-version": b"2020-10-01"}
 AT_ONCE = 4  # requests that start in one turn of the event loop
 PROBES = frozenset(("/health", "/healthz", "/ready"))
-METHODS = ("GET", "HEAD", "POST", "DELETE")
 EXPOSED_HEADERS = (
     "x-request-id", "request-id", "x-correlation-id", "x-conversation-id", "x-headrace-attempts",
     "x-headrace-backend", "x-headrace-ignored", "x-headrace-persisted", "x-should-retry",

@@ -221,7 +221,7 @@ class Gateway:
         self, request: RelayRequest, plan: Plan, send: SendRelayed, *ends: End, receive: Receive | None
     ) -> None:
         """Pass a request on. `send` sends the provider's answer once it has begun, and completes the tally.
-        Both are ended early by `ends`, the request's time limit, or the hang-up that `receive` reports.
+        Both end early by one of `ends`, the time limit of the request, or the hang-up that `receive` reports.
         Raises ServerError.
         """
         tally = Tally(request.endpoint, request.model, request.owner, request.is_streamed)

@@ -208,11 +208,12 @@ class HTTPConnection(HttpToolsProtocol):
             self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
-        self._in_head, self._in_body = False, True
-        self._deadline = self.loop.time() + self._limits.receive_s
         version, method = self.parser.get_http_version(), self.parser.get_method()
         self.url = heads.checked(version, method, self.url, self.headers)
         self.expect_100_continue = b"expect" in dict(self.headers)
+        # a request that is refused up to here has no body yet: nothing of it is to be undone
+        self._in_head, self._in_body = False, True
+        self._deadline = self.loop.time() + self._limits.receive_s
         self._connections.is_busy(self)
         super().on_headers_complete()
         if self._connections.is_retiring:

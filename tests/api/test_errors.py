@@ -47,6 +47,33 @@ def test_wrong_method_is_405_with_allow(fake_server: FakeServer) -> None:
         assert response.headers["x-request-id"]
 
 
+def test_put_is_among_the_methods_where_it_is_one(fake_server: FakeServer) -> None:
+    response = fake_server().http.post("/v1/steering/default", json={})
+    assert (response.status_code, response.headers["allow"]) == (405, "GET, PUT, DELETE")
+
+
+@pytest.mark.parametrize("value", ["x", "-1", "9" * 30, "%F0"])
+def test_parameters_of_paths_and_queries_of_any_value_get_our_errors(
+    fake_server: FakeServer, value: str
+) -> None:
+    server = fake_server()
+    paths = server.http.get("/openapi.json").json()["paths"]
+    checked = 0
+    for path, operations in paths.items():
+        for method, operation in operations.items():
+            for parameter in operation.get("parameters", []):
+                if parameter["in"] not in ("path", "query") or path.endswith("/activations/stream"):
+                    continue
+                target = re.sub(r"\{[^}]+\}", "1", path.replace("{" + parameter["name"] + "}", value))
+                query = f"?{parameter['name']}={value}" if parameter["in"] == "query" else ""
+                answer = server.http.request(method, target + query)
+                assert answer.status_code in (200, 400, 403, 404, 409), (method, target + query, answer.text)
+                if answer.status_code != 200:
+                    assert set(answer.json()["error"]) == SHAPE
+                checked += 1
+    assert checked > 60
+
+
 def test_unknown_model_is_404_naming_what_is_served(fake_server: FakeServer) -> None:
     with fake_server().client() as client, pytest.raises(openai.NotFoundError) as raised:
         client.completions.create(model="gpt-9", prompt="hi", stream=True)

@@ -172,14 +172,44 @@ ODD = {
 
 @pytest.mark.parametrize("name", ODD)
 def test_what_is_odd_gets_a_clear_answer(gate: Serving, name: str) -> None:
-    text, status = ODD[name]
-    line, separator, rest = text.replace("|", "\r\n").partition("\r\n")
-    sent = f"{line}{separator}Host: localhost\r\n{rest}" if " HTTP/1" in line else text.replace("|", "\r\n")
-    answer = exchange(gate, sent.encode("latin-1"))
+    sent, status = _odd(name)
+    answer = exchange(gate, sent)
     assert answer.status == status
     if status != 200:
         assert answer.error["type"] == "invalid_request_error"
         assert len(answer.body) < 500
+
+
+@pytest.mark.parametrize("name", ODD)
+@pytest.mark.parametrize("is_pipelined", [False, True])
+def test_it_gets_the_same_answer_after_another_request(
+    gate: Serving, name: str, *, is_pipelined: bool
+) -> None:
+    sent, status = _odd(name)
+    with connect(gate) as source:
+        if is_pipelined:
+            body = QUESTION[:-1] + b', "stream": true}'
+            source.sendall(post(len(body), body) + sent)
+        else:
+            source.sendall(HEALTH)
+            assert read_answer(source).status == 200
+            source.sendall(sent)
+        source.settimeout(20)
+        said = b""
+        while len(re.findall(rb"HTTP/1\.1 \d", said)) < 1 + is_pipelined and (data := source.recv(65536)):
+            said += data
+    first, *rest = re.findall(rb"HTTP/1\.1 (\d+)", said)
+    assert [int(one) for one in (first, *rest)] == ([200, status] if is_pipelined else [status])
+    if is_pipelined:
+        assert b"data: [DONE]" in said.rpartition(b"HTTP/1.1 ")[0]
+
+
+def _odd(name: str) -> tuple[bytes, int]:
+    """What is sent, and the status of its answer."""
+    text, status = ODD[name]
+    line, separator, rest = text.replace("|", "\r\n").partition("\r\n")
+    sent = f"{line}{separator}Host: localhost\r\n{rest}" if " HTTP/1" in line else text.replace("|", "\r\n")
+    return sent.encode("latin-1"), status
 
 
 @pytest.mark.parametrize("pieces", [1, 30])
