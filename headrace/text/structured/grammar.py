@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import re
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 
@@ -29,6 +30,9 @@ CACHED = 64  # compiled grammars
 # each other, one per line; several thousand overflow its stack.
 MAX_REGEX, MAX_CHOICES, MAX_LARK, MAX_LINES = 10_000, 500_000, 100_000, 1_000
 MAX_GBNF = 20_000  # characters; its translation is quadratic
+# The time that an ambiguous grammar (`s: s s | "a"`) takes for a token grows with the square of the text, and
+# `accept` holds the GIL: seconds of processor time after which a token is slow, and how many end it.
+SLOW_S, MAX_SLOW = 0.025, 5
 _GBNF = re.compile(r"^[ \t]*[\w-]+[ \t]*::=", re.MULTILINE)
 _JSON = re.compile(r"%json\s+(?=\{)")
 
@@ -44,6 +48,7 @@ class Constraint:
         self._matcher, self._words = matcher, words
         self._no_end = no_end  # a made-up end token, if the model has none
         self._own = np.zeros(words, np.int32) if no_end is not None else None
+        self._num_slow = 0
 
     @property
     def is_complete(self) -> bool:
@@ -77,8 +82,12 @@ class Constraint:
         """Advance by a sampled token, other than an end token. True: only the end of the text can follow.
         Raises GrammarFailed.
         """
+        started = time.thread_time()
         if not self._matcher.consume_token(token):
             raise GrammarFailed(readable(self._matcher.get_error()))
+        self._num_slow += time.thread_time() - started > SLOW_S
+        if self._num_slow >= MAX_SLOW:
+            raise GrammarFailed("the grammar is too ambiguous")
         return bool(self._matcher.is_stopped())
 
 

@@ -327,6 +327,26 @@ def test_monster_is_compiled_or_refused_in_time(grammars: Grammars, format: Form
     assert time.perf_counter() - started < 60
 
 
+@pytest.mark.parametrize(
+    "grammar",
+    [
+        'start: s\ns: s s s | s s | "a"',
+        'start: s\ns: s s | "a" | ""',
+        'root ::= s\ns ::= s s s s | s s | "a"',
+    ],
+)
+def test_a_grammar_whose_tokens_take_ever_longer_ends_the_answer(grammars: Grammars, grammar: str) -> None:
+    """Each takes time that grows with the square of the text, while it holds the GIL."""
+    constraint = grammars.compile(Format("grammar", grammar))
+    with pytest.raises(GrammarFailed, match="ambiguous"):
+        _take(constraint, "a" * 3000)
+
+
+def _take(constraint: Constraint, text: str) -> None:
+    for token in encode(text):
+        constraint.accept(token)
+
+
 def test_sequences_of_one_grammar_do_not_meet(grammars: Grammars) -> None:
     format = Format("choice", ["left", "right"])
     one, other = grammars.compile(format), grammars.compile(format)
