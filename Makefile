@@ -19,7 +19,7 @@ TESTS = $(BIN)/python $(if $(TWICE),tools/twice.py,-m pytest)
 SENTENCES := tests/engine/torch/test_sentences.py
 # What `make test-torch` runs: tests of the PyTorch runner, and tests of requests, with the default model run by it.
 TORCH_TESTS := tests/engine/torch tests/engine/test_any_decoder.py tests/models/test_checkpoint_decoder.py \
-	$(addprefix tests/backends/engine/test_,tools.py forms.py structured.py sampling.py seeds.py embeddings.py)
+	$(addprefix tests/backends/engine/test_,tools.py forms.py structured.py sampling.py seeds.py steering.py embeddings.py)
 
 # Compiled bytecode makes the second start fast, whatever the caller's shell says.
 unexport PYTHONDONTWRITEBYTECODE
