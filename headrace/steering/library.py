@@ -18,7 +18,7 @@ from typing import Protocol, TypeGuard, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.errors import BadRequest, NotFound, SteeringRefused
+from headrace.errors import BadRequest, ModelError, NotFound, SteeringRefused
 from headrace.steering.formats.control_vector import check_directions, read_vector, write_vector
 from headrace.steering.formats.detect import read_sae
 from headrace.steering.formats.tensors import read_json
@@ -119,7 +119,11 @@ class ModelLibrary:
     def capture(self) -> Capture:
         if self._open_capture is None:
             raise BadRequest(f"the hidden states of {self.model} cannot be read here", param="model")
-        return self._open_capture()
+        try:
+            return self._open_capture()
+        except ModelError as exc:
+            problem = f"the hidden states of {self.model} cannot be read here: {exc}"
+            raise BadRequest(problem, param="model") from exc
 
     def load_sae(self, id: str, path: Path, *, layer: int | None = None) -> SAEInfo:
         path = self._checked(id, path)
