@@ -1,5 +1,6 @@
 """Local models, before they are loaded: how they get here, and what is known of them: a description, and an
-estimate of the memory that they need.
+estimate of the memory that they need. How much memory there is for models: that of the machine, or of the
+container that this process runs in.
 """
 
 from __future__ import annotations
@@ -25,9 +26,11 @@ from headrace.models.checkpoint import is_checkpoint
 from headrace.models.model import CONFIG, GRAPH, WEIGHTS, GGUFModel, Model, Progress, Runtime
 from headrace.models.references import FolderSource, parse
 from headrace.pool import Known
-from headrace.pool import memory as machine
 from headrace.types import TEXT_ONLY, ModelInfo
 
+SHARE = 0.7  # of it, for models, where the configuration has no budget
+CGROUP = Path("/sys/fs/cgroup")
+LIMITS = ("memory.max", "memory/memory.limit_in_bytes")  # of version 2, and of version 1
 OWNER = "headrace"
 MIB = 2**20
 # Our engine, beside the weights and the KV cache. Measured: docs/models.md.
@@ -118,7 +121,7 @@ def sizes(config: Config, num_models: int) -> Sizes:
     """The memory for models. Without `engine.kv_cache_bytes`, a quarter of the free memory, and of the budget
     at most, is for the KV caches of the models that are served from the start.
     """
-    budget = machine.budget(int(config.engine.memory_budget))
+    budget = memory_budget(int(config.engine.memory_budget))
     free = min(psutil.virtual_memory().available, budget)
     share = int(free * FREE_MEMORY_SHARE / max(1, num_models))
     return Sizes(budget, int(config.engine.kv_cache_bytes) or share)
@@ -200,3 +203,21 @@ def _read(path: Path) -> dict[str, int]:
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def total_bytes(root: Path = CGROUP) -> int:
+    """The machine's memory, or the limit of this process's control group if that is less."""
+    machine = psutil.virtual_memory().total
+    return min((machine, *(limit for name in LIMITS if (limit := _limit(root / name)) is not None)))
+
+
+def memory_budget(configured: int) -> int:
+    """The memory for models, in bytes. `configured`: engine.memory_budget; 0: a share of all memory."""
+    return configured or int(total_bytes() * SHARE)
+
+
+def _limit(file: Path) -> int | None:
+    try:
+        return int(file.read_text(encoding="ascii"))
+    except (OSError, ValueError):  # no such file, or "max"
+        return None

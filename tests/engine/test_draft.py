@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from headrace.engine.batch import Batch
-from headrace.engine.draft import Drafter, Experience
+from headrace.engine.draft import MOST_OF_ALL, MOST_OF_OWNER, Drafter, Experience, Memory
 from headrace.engine.engine import Engine, Output
-from headrace.engine.repeats import MOST_OF_ALL, MOST_OF_OWNER, Memory
 from headrace.engine.sequence import SamplingParams, Sequence
 from headrace.engine.speculation import MAX_ROWS
 from tests.engine.fakes import VOCABULARY, FakeRunner, PassingRunner

@@ -4,8 +4,7 @@ beside the engine.
 backend → loading (fetch, compile; once) → tokenizer → batcher (texts of many requests in one forward pass)
 """
 
-from headrace.backends.embedder.backend import EmbedderBackend
-from headrace.backends.embedder.cross_encoder import CrossEncoderBackend
+from headrace.backends.embedder.backend import CrossEncoderBackend, EmbedderBackend
 from headrace.backends.embedder.served import EmbedderSettings
 
 __all__ = ["CrossEncoderBackend", "EmbedderBackend", "EmbedderSettings"]

@@ -1,4 +1,6 @@
-"""One embedding model as a backend: texts in, vectors out. At its first use it is fetched and compiled."""
+"""One embedding model as a backend: texts in, vectors out. At its first use it is fetched and compiled. One
+cross-encoder as a backend: it reads a query and a document together, and scores the document.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,15 @@ if TYPE_CHECKING:  # numpy and the tokenizers take 20 MB, which a model needs fr
     from headrace.text.encoder_tokenizer import EncoderTokenizer
 
     Ids = NDArray[np.int32]
+from typing import TYPE_CHECKING
 
+from headrace.backends.ranking import check_repeated
+from headrace.encoder_types import Marked
+
+if TYPE_CHECKING:
+    from headrace.text.pair_tokenizer import PairTokenizer
+
+RERANK_FEATURES = frozenset({Feature.RERANK, Feature.INPUT_TRUNCATION})
 FEATURES = frozenset(
     {
         Feature.DIMENSIONS, Feature.EMBEDDINGS, Feature.EMBEDDING_PROMPT, Feature.INPUT_TRUNCATION,
@@ -127,3 +137,42 @@ def _fitted(vectors: NDArray[np.float32], dimensions: int | None, *, is_scaled: 
         return vectors
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     return (vectors / np.where(lengths, lengths, 1)).astype(np.float32)
+
+
+class CrossEncoderBackend(EncoderBackend[Marked, "PairTokenizer"]):
+    """Serves a classifier of pairs with one label, with PyTorch."""
+
+    kind = "reranker"
+    features = RERANK_FEATURES
+    by_us = RERANK_FEATURES
+
+    async def embed(self, request: EmbedRequest) -> Embeddings:
+        raise BadRequest(f"{request.model} scores documents; it embeds none", param="model")
+
+    async def rerank(self, request: RerankRequest) -> Ranking:
+        """Score the documents. Raises BadRequest, ContextTooLong, Overloaded, ModelUnavailable,
+        EngineFailed.
+        """
+        check_repeated(request)
+        with self._place():
+            loaded = await self._loading.get()
+            keep = request.truncate_prompt_tokens
+            encode = partial(loaded.tokenizer.encode, request.query, request.documents, keep)
+            size = len(request.query) * len(request.documents) + sum(map(len, request.documents))
+            pairs = await aside(size * CHARACTER, encode)
+            scores = await self._batcher_of(loaded).run(pairs, self.embedding.pooling)
+            return Ranking(tuple(scores[:, 0].tolist()), "cross-encoder", sum(map(len, pairs)))
+
+    def _load_files(self, model: Model) -> Loaded[Marked, PairTokenizer]:
+        from headrace.engine.torch.encoder import TorchEncoder
+        from headrace.text.pair_tokenizer import PairTokenizer
+
+        settings = self._settings
+        encoder = TorchEncoder(
+            model.folder,
+            self.embedding,
+            settings.torch,
+            exact=settings.exact,
+            num_threads=settings.num_threads,
+        )
+        return Loaded(model, PairTokenizer(model.folder, self.embedding.max_tokens), encoder)
