@@ -97,8 +97,8 @@ async def drain(items: AsyncGenerator[Any, None]) -> None:
 
 
 def object_in(provider: str, sent: ServerSentEvent) -> Object | None:
-    """Parse an event's JSON object; {} for an error event without one; None for a heartbeat, and for an event
-    within which the stream broke off. Raises ProviderError for other data.
+    """Parse an event's JSON object, which may be alone in a list; {} for an error event without one; None for
+    a heartbeat, and for an event within which the stream broke off. Raises ProviderError for other data.
     """
     if not sent.is_whole and is_heartbeat(sent.data):
         return {} if sent.event == "error" else None
@@ -108,6 +108,8 @@ def object_in(provider: str, sent: ServerSentEvent) -> Object | None:
         if sent.is_last:
             return None
         value = None
+    if isinstance(value, list) and len(value) < 2:  # Google's errors come in lists
+        value = value[0] if value else {}
     if not isinstance(value, dict):
         raise ProviderError(f"{provider} sent something that is no JSON object")
     return value

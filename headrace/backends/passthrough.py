@@ -30,9 +30,9 @@ from headrace.types import Usage
 ENDS = (b"\n\n", b"\n\r\n", b"\r\r")  # of an event, in bytes
 LONGEST_END = 3
 EVENT = re.compile(rb".+?(?:\n\n|\n\r\n|\r\r|\Z)", re.DOTALL)
-# a line of data that is neither an object nor a list, but a heartbeat
-NO_JSON = re.compile(rb"(?:^|[\r\n])data(?::[ \t]*(?![ \t{\[])|[\r\n])(?!\[DONE\])")
-ODD_LINE = re.compile(rb"\ndata(?!: ?[{\[])")  # what NO_JSON finds where lines end with \n, and little else
+# a line of data that is no object, but a heartbeat or a list
+NO_JSON = re.compile(rb"(?:^|[\r\n])data(?::[ \t]*(?![ \t{])|[\r\n])(?!\[DONE\])")
+ODD_LINE = re.compile(rb"\ndata(?!: ?\{)")  # what NO_JSON finds where lines end with \n, and little else
 DATA = re.compile(rb"(?:^|(?<=[\r\n]))data:[^\r\n]*")
 PLAIN_END = re.compile(rb"(?:^|[\r\n])data: ?\[DONE\]")
 END = f"data: {DONE}\n\n".encode()
@@ -326,7 +326,7 @@ def _is_usage(event: bytes) -> bool:
 
 
 def _has_heartbeat(events: bytes) -> bool:
-    """Whether a line of data is neither an object nor a list."""
+    """Whether a line of data is no object."""
     is_usual = events.startswith((b"data: {", b"data:{", b"event:")) and b"\r" not in events
     if is_usual and ODD_LINE.search(events) is None:
         return False
@@ -334,5 +334,7 @@ def _has_heartbeat(events: bytes) -> bool:
 
 
 def _is_skipped(sent: ServerSentEvent) -> bool:
-    """Whether an event is a heartbeat, which clients would try to parse."""
+    """Whether an event is a heartbeat or an empty list, which clients would try to read."""
+    if sent.data.strip() == "[]":
+        return True
     return is_heartbeat(sent.data) and sent.event != "error" and not sent.data.strip().startswith("[")

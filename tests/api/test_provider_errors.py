@@ -43,6 +43,7 @@ ERRORS: dict[str, Any] = {
     "Anthropic's word": {"type": "error", "message": "boom"},
     "a status": {"status": "error", "message": "boom"},
     "in a choice": choice(delta={}, error={"message": "boom", "code": 502}),
+    "Google's list": [{"error": {"message": "boom", "code": 503, "status": "UNAVAILABLE"}}],
     "an event exception": ("exception", {"message": "boom"}),
 }
 
@@ -70,7 +71,7 @@ def test_g18_a_line_that_says_that_something_failed_is_no_heartbeat(
 
 HEARTBEATS: list[Any] = [
     {"type": "ping"}, {"message": "queued"}, {"code": 200, "message": "ok"}, {"status": "processing"},
-    {"code": "Success", "msg": "ok"}, {"base_resp": {"status_code": 0, "status_msg": ""}}, {"errors": []},
+    {"code": "Success", "msg": "ok"}, {"base_resp": {"status_code": 0, "status_msg": ""}}, {"errors": []}, [],
     {"detail": None, "message": ""}, "keep-alive",
 ]  # fmt: skip
 
