@@ -202,7 +202,7 @@ class Stream:
             is_end = self._reader.is_end(sent)
             if is_end and not self._until_content:
                 raise ProviderError(f"{self._reader.provider} ended its answer before it began")
-            if not is_end and not is_heartbeat(sent.data):
+            if not is_end and not _is_skipped(sent):
                 return not self._until_content or self._reader.has_content(sent)
         return False
 
