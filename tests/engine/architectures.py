@@ -46,6 +46,13 @@ OTHERS: dict[str, dict[str, object]] = {
     },
     "bamba": {"mamba_n_heads": 8, "mamba_d_head": 16, "mamba_d_state": 16, "attn_layer_indices": [1]},
     "falcon_h1": {"mamba_n_heads": 8, "mamba_d_head": 16, "mamba_d_state": 16, "mamba_d_ssm": 128},
+    # Its usual sizes take a second a pass: 128 heads with states of 256, padded to 256 tokens.
+    "granitemoehybrid": {
+        "mamba_n_heads": 8,
+        "mamba_d_head": 16,
+        "mamba_d_state": 16,
+        "layer_types": ["mamba", "attention"] * 2,
+    },
     "mamba2": {"num_heads": 8, "head_dim": 16},
     "lfm2": {"layer_types": ["conv", "full_attention", "conv", "full_attention"]},
 }
@@ -58,11 +65,14 @@ PAGED = (
     "codegen", "persimmon", "jetmoe", "phimoe", "gpt_bigcode", "biogpt",
     "vaultgemma", "gemma3n_text", "diffllama", "flex_olmo", "afmoe", "bitnet", "cohere2_moe", "cwm", "exaone",
     "flint", "granite_swa", "granitemoeshared", "hunyuan_v1_moe", "hyperclovax", "internlm3",
-    "jais2", "mellum", "modernbert-decoder", "nanochat",
+    "jais2", "mellum", "modernbert-decoder", "nanochat", "apertus1p5_text", "ctrl", "exaone_moe",
+    "granitemoe_swa", "hy_v3", "iquestcoder", "laguna", "mimo_v2_flash", "minimax_m2", "ministral3",
+    "sarvam_moe", "solar_open",
 )  # fmt: skip
 SEQUENTIAL = (
     "bloom", "falcon", "mpt", "mamba", "mamba2", "jamba", "bamba", "qwen3_next", "minimax", "lfm2",
-    "recurrent_gemma", "rwkv", "falcon_h1", "xglm", "doge", "falcon_mamba",
+    "recurrent_gemma", "rwkv", "falcon_h1", "xglm", "doge", "falcon_mamba", "granitemoehybrid", "nemotron_h",
+    "olmo_hybrid",
 )  # fmt: skip
 
 

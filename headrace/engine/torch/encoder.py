@@ -1,11 +1,13 @@
 """Runs a model of transformers that embeds texts, or scores a document beside a query: texts in, one vector
-for each out. A batch is padded to its longest text and computed whole; nothing is cached.
+for each out. A batch is padded to its longest text and computed whole, unless the model sees
+padding; nothing is cached.
 """
 
 from __future__ import annotations
 
 import inspect
 import logging
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from headrace.encoder_types import Activation, Embedding, Layer, Marked, Pooling
 from headrace.engine.torch import devices, weights
 from headrace.engine.torch.options import TorchOptions
 from headrace.engine.torch.packing import pack_matrices
+from headrace.engine.torch.selftest import EXACT, LEAST
 from headrace.errors import ModelError
 from headrace.freed import trim
 
@@ -27,6 +30,7 @@ log = logging.getLogger(__name__)
 
 Ids = NDArray[np.int32]
 
+TRIED_TOKENS = 24
 TYPES, WEIGHTS = "token_type_ids", "model.safetensors"
 FUNCTIONS: dict[Activation, Callable[[torch.Tensor], torch.Tensor]] = {
     "identity": lambda values: values,
@@ -67,9 +71,35 @@ class TorchEncoder:
         self._score = None if embedding.score is None else FUNCTIONS[embedding.score]
         self._layers = [_layer(folder, layer, self._device) for layer in embedding.layers]
         self.width = embedding.width
+        self._pads = True
+        self._pads = self._ignores_padding(min(TRIED_TOKENS, embedding.max_tokens), embedding.pooling)
+        if not self._pads:
+            log.warning("%s is computed for texts of one length at a time: it sees padding", folder.name)
 
     def encode(self, texts: Sequence[Ids | Marked], poolings: Sequence[Pooling]) -> NDArray[np.float32]:
         """The pooled states of texts, [texts, width], not scaled; of a cross-encoder, their scores."""
+        groups = [range(len(texts))] if self._pads else _of_one_length(texts)
+        found = np.empty((len(texts), self.width), np.float32)
+        for group in groups:
+            vectors = self._vectors([texts[place] for place in group], [poolings[place] for place in group])
+            scored = vectors if self._score is None else self._score(vectors)
+            found[list(group)] = scored.cpu().numpy()
+        return found
+
+    def _ignores_padding(self, length: int, pooling: Pooling) -> bool:
+        """Whether a text has its vector beside a longer one, too. Some models have no mask for padding
+        (FNet), or let it in by other ways than attention (ConvBERT, Funnel, Nyströmformer).
+        """
+        size = self._model.config.get_text_config().vocab_size
+        ids = np.random.default_rng(0).integers(0, size, length).astype(np.int32)
+        short = ids[: length // 3 + 1]
+        beside = self._vectors([ids, short], [pooling] * 2)[1]
+        alone = self._vectors([short], [pooling])[0]
+        most = EXACT if self._model.dtype == torch.float32 else LEAST
+        return bool((beside - alone).norm() <= most * alone.norm())
+
+    def _vectors(self, texts: Sequence[Ids | Marked], poolings: Sequence[Pooling]) -> torch.Tensor:
+        """The pooled states of texts, or the logits of a cross-encoder, computed as one padded batch."""
         lengths = [len(text) for text in texts]
         shape = (len(texts), max(lengths))
         ids, types, mask = (np.full(shape, fill, np.int64) for fill in (self._padding, 0, 0))
@@ -85,18 +115,25 @@ class TorchEncoder:
                 **{name: torch.from_numpy(values).to(self._device) for name, values in feed.items()}
             )
             if self._score is not None:
-                vectors = self._score(output.logits.float())
-            else:
-                states = output.last_hidden_state.float()
-                vectors = torch.stack([_pooled(*one) for one in zip(states, lengths, poolings, strict=True)])
+                logits: torch.Tensor = output.logits.float()
+                return logits
+            states = output.last_hidden_state.float()
+            vectors = torch.stack([_pooled(*one) for one in zip(states, lengths, poolings, strict=True)])
             for layer in self._layers:
                 vectors = layer(vectors)
-        found: NDArray[np.float32] = vectors.cpu().numpy()
-        return found
+            return vectors
 
     def rest(self) -> None:
         """Return the memory of large batches."""
         trim()
+
+
+def _of_one_length(texts: Sequence[Ids | Marked]) -> list[list[int]]:
+    """The places of texts, those of one length together."""
+    places: dict[int, list[int]] = defaultdict(list)
+    for place, text in enumerate(texts):
+        places[len(text)].append(place)
+    return list(places.values())
 
 
 def _pooled(states: torch.Tensor, length: int, pooling: Pooling) -> torch.Tensor:

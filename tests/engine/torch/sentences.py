@@ -71,6 +71,10 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "nomic": ("NomicBert", SMALL),
     "qwen3": ("Qwen3", DECODER),
+    # These see padding, each in another way.
+    "convbert": ("ConvBert", {**SMALL, "embedding_size": 32}),
+    "fnet": ("FNet", SMALL),
+    "nystromformer": ("Nystromformer", {**SMALL, "num_landmarks": 8, "segment_means_seq_len": 8}),
     "gemma": (
         "Gemma3Text",
         {**DECODER, "use_bidirectional_attention": True, "sliding_window": 8, "query_pre_attn_scalar": 8},

@@ -19,9 +19,10 @@ from headrace.backends.fake import FakeBackend
 from headrace.config import Config
 from headrace.errors import ModelError
 from headrace.models.catalog import Cache, Model, prepare
-from tests.engine.torch.sentences import write_bare, write_embedder
+from tests.engine.torch.sentences import CONFIGS, write_bare, write_embedder
 from tests.serving import Served, serving
 
+SCORING = "ForSequenceClassification"
 PROMPTS = {"prompts": {"query": "query : ", "document": "document : "}, "default_prompt_name": "document"}
 
 
@@ -104,6 +105,24 @@ def test_a_long_document_is_refused_or_cut(served: Served) -> None:
     assert refused(served, "/v1/rerank", body)[0] == "documents.1"
     answer = served.post("/v1/rerank", {**body, "truncate_prompt_tokens": -1})
     assert len(answer.json()["results"]) == 2
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_a_text_has_its_vector_whatever_is_beside_it(kind: str, tmp_path: Path) -> None:
+    texts = ["the mill", "a river turns the wheel and the stone grinds grain", "the law", "bread"]
+    embedder, reranker = tmp_path / "embedder", tmp_path / "reranker"
+    backends = [described(write_embedder(embedder, kind)), described(write_bare(reranker, kind, SCORING))]
+    config = Config.model_validate({"engine": {"precision": "f32"}, "models": {"default": ""}})
+    with serving(create_app(config, build_backends(config, backends))) as both:
+        alone = np.concatenate([embedded(both, text) for text in texts])
+        assert embedded(both, texts) == pytest.approx(alone, abs=1e-5)
+
+        def scores(documents: list[str]) -> list[float]:
+            body = {"model": "reranker", "query": "the mill", "documents": documents}
+            results = both.post("/v1/rerank", body).json()["results"]
+            return [each["relevance_score"] for each in sorted(results, key=lambda one: one["index"])]
+
+        assert scores(texts) == pytest.approx([scores([text])[0] for text in texts], abs=1e-5)
 
 
 def test_no_text_is_longer_than_the_configuration_allows(folders: Path) -> None:
