@@ -27,7 +27,7 @@ if not __package__:  # run as a file: python bench/four_bits.py
 
 from bench.machine import machine
 from headrace.engine.openvino import FAST
-from headrace.models.weights import GROUP, compressed, int8
+from headrace.models.weights import GROUP, compressed, int8, packed
 
 SHAPES = {"0.5B": (896, 4864), "1.5B": (1536, 8960), "4B": (2560, 9728)}  # width, width of the MLP
 ROWS = (1, 4, 16, 256)  # tokens in a step
@@ -148,22 +148,14 @@ def _unpacked(
     weights: Weights, *, zero: int | None = None, zeros: NDArray[np.uint8] | None = None
 ) -> ov.Output:
     """u4 numbers, less a zero point, times scales, as f32[out, in]: the plugin keeps it packed."""
-    numbers = ops.convert(_packed(weights.numbers), "f16")
+    numbers = ops.convert(packed(weights.numbers), "f16")
     if zeros is not None:
-        numbers = ops.subtract(numbers, ops.convert(_packed(zeros), "f16"))
+        numbers = ops.subtract(numbers, ops.convert(packed(zeros), "f16"))
     elif zero is not None:
-        numbers = ops.subtract(numbers, ops.convert(_packed(np.full((1, 1, 1), zero, np.uint8)), "f16"))
+        numbers = ops.subtract(numbers, ops.convert(packed(np.full((1, 1, 1), zero, np.uint8)), "f16"))
     product = ops.multiply(numbers, ops.constant(weights.scale))
     rows, groups, size = weights.numbers.shape
     return ops.convert(ops.reshape(product, _shape(rows, groups * size), special_zero=False), "f32").output(0)
-
-
-def _packed(numbers: NDArray[np.uint8]) -> ov.Node:
-    """A constant of type u4: two numbers a byte, the first in the lower bits."""
-    flat = np.append(numbers.reshape(-1), np.zeros(numbers.size % 2, np.uint8))
-    tensor = ov.Tensor(ov.Type.u4, ov.Shape(list(numbers.shape)))
-    tensor.data.reshape(-1)[...] = flat[0::2] | flat[1::2] << 4
-    return ops.constant(tensor)
 
 
 def _matmul(x: ov.Output, matrix: ov.Output) -> ov.Output:

@@ -92,6 +92,7 @@ def _prepare_checkpoint(folder: Path, target: Reference, cache: Cache, report: P
     stamp = {
         "size": sum(state.st_size for state in states),
         "mtime_ns": max(state.st_mtime_ns for state in states),
+        "reader": checkpoint.READER,
     }
     ready = cache.load(target.key, stamp)
     if ready:

@@ -14,6 +14,7 @@ from headrace.models import published, sentences
 from headrace.models.model import CONFIG, GENERATION, GRAPH, TEMPLATE, TOKENIZER, WEIGHTS, Model
 
 INDEX = "model.safetensors.index.json"
+READER = 2  # raise it when the graph that is made of a folder changes
 COPIED = (CONFIG, GENERATION, TOKENIZER, TEMPLATE, published.SPECIAL)  # beside a converted graph
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 # What a model needs of its repository. Code is fetched, too, but runs only with `models.trust_remote_code`.

@@ -44,7 +44,7 @@ def build(source: Decoder) -> ov.Model:
         _parameter("position_ids", ov.Type.i64, 2),
         _parameter("beam_idx", ov.Type.i32, 1),
     )
-    table = weights.constant(source, ("token_embd.weight", 0))
+    table = weights.constant(source, (weights.EMBEDDING, 0))
     ids = ops.convert(inputs.input_ids, "i32")
     hidden = _scaled(ops.gather(table, ids, ops.constant(np.int32(0))).output(0), shape.embedding_scale)
     layer = _Layers(source, inputs)

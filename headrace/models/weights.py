@@ -1,7 +1,8 @@
 """Turns tensors into graph constants: unchanged where the format allows, else int8 with a scale per 32.
 
 The CPU plugin keeps the pattern Constant int8 → Convert → Multiply(f16 scale) → Reshape → Convert compressed
-in memory and multiplies in int8, in groups of the size that its dynamic quantization of activations uses.
+in memory and multiplies in int8, in groups of the size that its dynamic quantization of activations uses. It
+does so with u4 and a zero point, too, which is Q4_0.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from headrace.errors import ModelError
 from headrace.models.decoder import Decoder
 
 GROUP = 32  # weights per scale
+EMBEDDING = "token_embd.weight"
 
 F = TypeVar("F", bound=np.floating)
 Part = tuple[str, int]  # (tensor, number of heads to deinterleave; 0: none)
@@ -29,7 +31,7 @@ def constant(source: Decoder, *parts: Part) -> ov.Output:
     stored = [_stored(source, name, heads) for name, heads in parts]
     arrays = [np.concatenate(pieces) for pieces in zip(*stored, strict=True)]
     kind = storage(source, parts[0][0])
-    if kind == "int8":
+    if kind in ("int8", "int4"):
         return compressed(arrays[0], arrays[1])
     if kind == "f32":
         return ops.constant(arrays[0]).output(0)
@@ -41,9 +43,11 @@ def vector(source: Decoder, name: str) -> NDArray[np.float32]:
     return _finite(source, name, source.weight(name))
 
 
-def storage(source: Decoder, name: str) -> Literal["int8", "f32", "f16", "bf16"]:
+def storage(source: Decoder, name: str) -> Literal["int8", "int4", "f32", "f16", "bf16"]:
     """The storage of a tensor: its own format if the graph has it, else int8 with scales."""
     kind = source.tensor_type(name)
+    if kind == Type.Q4_0 and name != EMBEDDING:  # of which rows are read, too
+        return "int4"
     if kind == Type.F32:
         return "f32"
     if kind == Type.BF16:
@@ -57,6 +61,9 @@ def _stored(source: Decoder, name: str, heads: int) -> list[NDArray]:  # type: i
     with np.errstate(invalid="ignore", over="ignore"):  # what comes of such numbers is refused
         if source.tensor_type(name) == Type.Q8_0:
             pieces: tuple[NDArray, ...] = int8_from_q8_0(source.raw(name))  # type: ignore[type-arg]
+        elif source.tensor_type(name) == Type.Q4_0:
+            numbers, scale = uint4_from_q4_0(source.raw(name))
+            pieces = (numbers if kind == "int4" else numbers.astype(np.int8) - np.int8(8), scale)
         elif kind == "int8":
             pieces = int8(source.weight(name))
         else:
@@ -71,12 +78,27 @@ def _finite(source: Decoder, name: str, numbers: NDArray[F]) -> NDArray[F]:
     return numbers
 
 
-def compressed(values: NDArray[np.int8], scale: NDArray[np.float16]) -> ov.Output:
-    """int8[out, groups, GROUP] × float16[out, groups, 1] as f32[out, in]."""
+def compressed(values: NDArray[np.int8] | NDArray[np.uint8], scale: NDArray[np.float16]) -> ov.Output:
+    """Numbers [out, groups, GROUP] × float16[out, groups, 1] as f32[out, in]. The numbers are int8, or uint8
+    from 0 to 15, which stand for those from -8 to 7.
+    """
     rows, groups, size = values.shape
-    product = ops.multiply(ops.convert(ops.constant(values), "f16"), ops.constant(scale))
+    if values.dtype == np.int8:
+        numbers = ops.convert(ops.constant(values), "f16")
+    else:
+        middle = packed(np.full((1, 1, 1), 8, np.uint8))
+        numbers = ops.subtract(ops.convert(packed(values), "f16"), ops.convert(middle, "f16"))
+    product = ops.multiply(numbers, ops.constant(scale))
     shape = ops.constant(np.array([rows, groups * size], np.int64))
     return _widen(ops.reshape(product, shape, special_zero=False))
+
+
+def packed(numbers: NDArray[np.integer]) -> ov.Node:
+    """A constant of type u4: two numbers a byte, the first in the lower bits."""
+    flat = np.append(numbers.reshape(-1), np.zeros(numbers.size % 2, np.uint8)).astype(np.uint8)
+    tensor = ov.Tensor(ov.Type.u4, ov.Shape(list(numbers.shape)))
+    tensor.data.reshape(-1)[...] = flat[0::2] | flat[1::2] << 4
+    return ops.constant(tensor)
 
 
 def int8(weight: NDArray[np.float32]) -> Int8:
@@ -92,6 +114,14 @@ def int8_from_q8_0(raw: NDArray[np.uint8]) -> Int8:
     """Split Q8_0 blocks, an f16 scale and 32 int8 each, without changing a bit."""
     blocks = np.ascontiguousarray(raw).reshape(raw.shape[0], -1, 2 + GROUP)
     return blocks[:, :, 2:].view(np.int8).copy(), blocks[:, :, :2].copy().view(np.float16)
+
+
+def uint4_from_q4_0(raw: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.float16]]:
+    """Split Q4_0 blocks, an f16 scale and 16 bytes each: the lower halves are the first 16 numbers."""
+    blocks = np.ascontiguousarray(raw).reshape(raw.shape[0], -1, 2 + GROUP // 2)
+    halves = blocks[:, :, 2:]
+    numbers = np.concatenate([halves & 15, halves >> 4], 2)
+    return numbers, blocks[:, :, :2].copy().view(np.float16)
 
 
 def _bfloat16(weight: NDArray[np.float32]) -> ov.Tensor:

@@ -70,7 +70,7 @@ def test_the_paged_graph_equals_the_plain_one(architecture: Architecture, tmp_pa
     assert np.abs(found - expected).max() < 1e-3
 
 
-@pytest.mark.parametrize("kind", [Type.F16, Type.BF16, Type.Q8_0])
+@pytest.mark.parametrize("kind", [Type.F16, Type.BF16, Type.Q8_0, Type.Q4_0])
 def test_formats_that_fit_are_taken_over_exactly(kind: Type, tmp_path: Path) -> None:
     path = write_tiny(tmp_path / "tiny.gguf", "llama", kind=kind)
     assert error(path, tmp_path) < 1e-3
@@ -99,13 +99,13 @@ def test_weights_that_are_no_numbers_are_refused_by_name(tensor: str, number: fl
         prepare(str(spoilt), Cache(tmp_path))
 
 
-@pytest.mark.parametrize("kind", [Type.F16, Type.BF16, Type.Q8_0, Type.Q4_1])
+@pytest.mark.parametrize("kind", [Type.F16, Type.BF16, Type.Q8_0, Type.Q4_0, Type.Q4_1])
 def test_of_each_format(kind: Type, tmp_path: Path) -> None:
     path = write_tiny(tmp_path / "tiny.gguf", kind=kind)
     content = bytearray(path.read_bytes())
     (found,) = (each for each in GGUFReader(path).tensors if each.name == "blk.0.attn_k.weight")
     # the last number, and the first scale of the last block
-    place = found.data_offset + found.n_bytes - {Type.Q8_0: 34, Type.Q4_1: 20}.get(kind, 2)
+    place = found.data_offset + found.n_bytes - {Type.Q8_0: 34, Type.Q4_0: 18, Type.Q4_1: 20}.get(kind, 2)
     content[place : place + 2] = (0x7FC0).to_bytes(2, "little")  # not a number, in both half precisions
     path.write_bytes(content)
     with pytest.raises(ModelError, match=r"'blk\.0\.attn_k\.weight' has numbers"):
