@@ -14,6 +14,7 @@ from headrace.backends.anthropic.messages import DATA_URL
 from headrace.backends.outline import outline
 from headrace.dialects.values import may_be_lax, parsed, strict
 from headrace.errors import BadRequest
+from headrace.text.sandbox import WIDE_FIELD
 from headrace.verbatim import Verbatim
 from headrace.wire import media
 from headrace.wire.limits import MAX_CONTAINERS
@@ -68,6 +69,8 @@ def test_what_breaks_off_is_no_json(name: str) -> None:
 def test_all_else_ends() -> None:
     assert DATA_URL.fullmatch("data:" + "x" * N) is None
     assert unknown([("[" * N, "1")], ["limit"])
+    assert WIDE_FIELD.search(":" * N) is None
+    assert WIDE_FIELD.search("{:a:" + ":" * N + "10000}")
     assert strict(QUOTES.encode()) == QUOTES.encode()
     assert len(Verbatim(('{"' + "x" * 10 * N + '": 1}').encode()).members) == 1
 

@@ -32,7 +32,7 @@ SECONDS = 10.0  # CPU time of a run
 MAX_NUMBER = 100_000  # the largest number as an argument of a filter or method
 MAX_BITS = 4_096  # the largest size of an integer
 WIDTH = re.compile(r"%[^a-zA-Z%]*?(?:\d{5}|\*)")  # a %-format with a large width, or a width from an argument
-WIDE_FIELD = re.compile(r":[^{}]*(?:\d{5}|\{)")  # the same for str.format
+WIDE_FIELD = re.compile(r":[^{}:]*(?:\d{5}|\{)")  # the same for str.format
 CHECKED_EVERY = 1_024  # steps
 
 
