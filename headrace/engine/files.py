@@ -13,16 +13,17 @@ from __future__ import annotations
 import contextlib
 import os
 import struct
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from zlib import crc32
 
+from headrace.small_files import UNFINISHED, write_whole
+
 MAGIC = b"headrkv1"
 _HEADER = struct.Struct("<8s16s16s?3xI")  # magic, fingerprint, key, whether the block is exact, CRC-32
-SUFFIX, UNFINISHED = ".kv", ".tmp"
+SUFFIX = ".kv"
 STALE_S = 600  # after so long an unfinished file belongs to a process that was killed
 SLACK = 1 / 16  # of max_bytes: how much is written between two times that the folder is measured
 
@@ -75,16 +76,8 @@ class BlockFiles:
             return
         header = _HEADER.pack(MAGIC, self._fingerprint, key, is_exact, crc32(content))
         self._make_folder()  # a user may have deleted it to clear the cache
-        number, unfinished = tempfile.mkstemp(UNFINISHED, dir=self.folder)  # with the permissions 0600
-        try:
-            with open(number, "wb") as file:
-                file.writelines((header, content))
-            _mark_used(Path(unfinished), age_s)
-            os.replace(unfinished, path)
-        except OSError:
-            with contextlib.suppress(OSError):
-                os.unlink(unfinished)
-            raise
+        write_whole(path, header, content)
+        _mark_used(path, age_s)
         self._unmeasured += len(header) + len(content)
         if self._unmeasured > self.max_bytes * SLACK:
             self.trim()

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import math
-import os
-import tempfile
 from collections.abc import Mapping
 from hashlib import blake2b
 from pathlib import Path
+
+from headrace.small_files import write_whole
 
 log = logging.getLogger(__name__)
 
@@ -48,23 +47,10 @@ class NormFile:
         known = {**self.read(), **norms}
         text = json.dumps({str(layer): norm for layer, norm in sorted(known.items())}).encode()
         try:
-            _replace(self._path, self._checksum(text).encode() + b"\n" + text)
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(self._path, self._checksum(text).encode(), b"\n", text)
         except OSError as exc:
             log.info("the norms of hidden states are not kept: %s", exc)
 
     def _checksum(self, text: bytes) -> str:
         return blake2b(text, digest_size=16, key=self._key).hexdigest()
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write a file that readers see whole or not at all. Raises OSError."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    number, unfinished = tempfile.mkstemp(".tmp", dir=path.parent)
-    try:
-        with open(number, "wb") as file:
-            file.write(content)
-        os.replace(unfinished, path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            os.unlink(unfinished)
-        raise

@@ -20,6 +20,7 @@ from safetensors.numpy import save_file
 from headrace.errors import SteeringRefused
 from headrace.steering.formats.control_vector import read_vector, write_vector
 from headrace.steering.formats.detect import read_sae
+from headrace.steering.formats.tensors import read_tensors
 from headrace.steering.library import ModelLibrary
 from headrace.steering.slot import SiteNeeds
 from tests.steering.sae_files import saelens_arrays, saelens_config, write, write_saelens
@@ -236,6 +237,33 @@ def test_what_cannot_be_read_exactly_is_refused(tmp_path: Path, build: Callable[
     build(tmp_path)
     with pytest.raises(SteeringRefused):
         load(tmp_path)
+
+
+def _params(root: Path, change: Mapping[str, NDArray[np.generic]]) -> Path:
+    """Gemma Scope's file, compressed, with some other arrays."""
+    weights = random_weights("jumprelu")
+    assert weights.threshold is not None
+    arrays = {"W_enc": weights.encoder, "W_dec": weights.decoder, "b_enc": weights.encoder_bias,
+              "b_dec": weights.decoder_bias, "threshold": weights.threshold}  # fmt: skip
+    path = root / "params.npz"
+    np.savez_compressed(path, **{**arrays, **change})  # type: ignore[arg-type]
+    return path
+
+
+def test_an_archive_that_unpacks_to_many_times_its_size_is_refused(tmp_path: Path) -> None:
+    assert "W_enc" in read_tensors(_params(tmp_path, {}))
+    path = _params(tmp_path, {"more": np.zeros(2**23, np.float32)})
+    assert path.stat().st_size < 2**20
+    with pytest.raises(SteeringRefused, match="unpacks to"):
+        read_tensors(path)
+
+
+@pytest.mark.parametrize("kind", [np.complex64, np.str_, np.dtype("M8[s]")])
+def test_arrays_of_no_real_numbers_are_refused(tmp_path: Path, kind: np.dtype[np.generic]) -> None:
+    tensors = read_tensors(_params(tmp_path, {"W_enc": np.zeros((2, 2), kind), "more": np.zeros(1, kind)}))
+    with pytest.raises(SteeringRefused, match="W_enc has the type"):
+        tensors.get("W_enc")
+    assert len(tensors.get("b_enc"))
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ Floats = NDArray[np.float32]
 Json = Mapping[str, object]
 
 MAX_BYTES = 8 * 2**30  # of a file, and of what an archive unpacks to
+LITTLE, MAX_RATIO = 16 * 2**20, 8  # bytes that any archive may unpack to; and times its size (weights: 1.1)
 MAX_JSON_BYTES = 2**20
 DTYPES = {
     "F64": np.float64, "F32": np.float32, "F16": np.float16, "BOOL": np.bool_,
@@ -118,9 +119,17 @@ def _array(name: str, entry: Mapping[str, object]) -> Floats | str:
 def _read_npz(path: Path) -> dict[str, Floats | str]:
     try:
         with zipfile.ZipFile(path) as archive:
-            if sum(entry.file_size for entry in archive.infolist()) > MAX_BYTES:
-                raise refused(path, f"it unpacks to more than {MAX_BYTES >> 30} GiB")
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+            if unpacked > min(MAX_BYTES, LITTLE + MAX_RATIO * path.stat().st_size):
+                raise refused(path, f"it unpacks to {unpacked} bytes, too many for its size")
         with np.load(path, allow_pickle=False) as found:
-            return {name: np.asarray(found[name], np.float32) for name in found.files}
+            return {name: _single(name, np.asarray(found[name])) for name in found.files}
     except (OSError, ValueError, zipfile.BadZipFile, EOFError) as exc:
         raise refused(path, f"it is no npz file of numbers: {exc}") from exc
+
+
+def _single(name: str, array: NDArray[np.generic]) -> Floats | str:
+    if array.dtype.kind not in "fiub":
+        return f"{name} has the type {array.dtype}; real numbers are read"
+    with np.errstate(over="ignore"):  # what is too large is not finite then
+        return array.astype(np.float32)
