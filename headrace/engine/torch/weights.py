@@ -130,4 +130,6 @@ def _reason(exc: Exception) -> str:
             "transformers does not know its architecture, and its folder has code for it; "
             "--trust-remote-code runs that code, which can do whatever you can"
         )
+    if isinstance(exc, KeyError) and " " not in text:  # a name that is in none of its tables
+        return f"transformers does not know {text[:200]}"
     return text[:300] or type(exc).__name__

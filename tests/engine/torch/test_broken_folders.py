@@ -43,6 +43,7 @@ def as_type(dtype: torch.dtype) -> Callable[[Weights], object]:
     return lambda weights: weights.update({UP: weights[UP].to(dtype)})
 
 
+WARP = {"rope_type": "warp", "rope_theta": 1e4}
 BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "a weight is missing": (lambda f: change(f, lambda w: w.pop(UP)), f"have no {UP}"),
     "the head is missing": (lambda f: change(f, lambda w: w.pop("lm_head.weight")), "no lm_head.weight"),
@@ -53,6 +54,8 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "eight bits without a scale": (lambda f: change(f, as_type(torch.float8_e4m3fn)), "F8_E4M3, and"),
     "whole numbers without a scale": (lambda f: change(f, as_type(torch.int8)), "I8, and .* quantized"),
     "an unknown quantization": (lambda f: configure(f, quantization_config={"quant_method": "foo"}), "'foo'"),
+    "an unknown activation": (lambda f: configure(f, hidden_act="frelu"), "does not know 'frelu'"),
+    "an unknown rotation": (lambda f: configure(f, rope_parameters=WARP), "does not know 'warp'"),
     "an empty file": (lambda f: (f / NAME).write_bytes(b""), "cannot be read"),
     "no numbers": (lambda f: change(f, lambda w: w[UP].fill_(float("nan"))), "weights are damaged"),
 }  # fmt: skip
