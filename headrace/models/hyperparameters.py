@@ -179,13 +179,15 @@ def _with_own(metadata: Metadata, shape: Hyperparameters) -> Hyperparameters:
         )
     window = max(0, metadata.integer(f"{shape.architecture}.attention.sliding_window", 0))
     if shape.architecture == "gemma3":
-        period = metadata.integer("gemma3.attention.sliding_window_pattern", GEMMA_PERIOD)
+        period = metadata.integer("gemma3.attention.sliding_window_pattern", GEMMA_PERIOD)  # 0: never
+        if period < 0:
+            raise metadata.unsupported(f"has a window in all but each {period}th layer")
         is_stretched = metadata.text("gemma3.rope.scaling.type", "linear") == "linear"
         factor = number("rope.scaling.factor", number("rope.scale_linear", 1.0))
         width = shape.hidden / shape.num_heads if shape.num_layers == GEMMA_LARGEST else shape.head_dim
         return replace(
             shape,
-            windows=tuple(window if (layer + 1) % max(1, period) else 0 for layer in layers),
+            windows=tuple(window if not period or (layer + 1) % period else 0 for layer in layers),
             local_rope_base=number("rope.freq_base_swa", 10000.0),
             rope_factor=factor if is_stretched else 1.0,
             attention_scale=width**-0.5 if width > 0 else 0.0,

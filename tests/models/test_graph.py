@@ -10,7 +10,7 @@ from gguf import GGMLQuantizationType as Type
 from gguf import GGUFReader
 
 from headrace.engine.openvino import OpenVINORunner, RunnerOptions
-from headrace.errors import ModelError
+from headrace.errors import ModelError, UnsupportedModel
 from headrace.models.catalog import Cache, prepare
 from tests.engine.plain import PlainModel
 from tests.engine.reference import ReferenceModel
@@ -57,6 +57,39 @@ def test_a_part_is_rotated_and_a_window_seen(rotary_dim: int, window: int, tmp_p
 def test_gemma_3_has_local_and_global_layers(shape: TinyShape, tmp_path: Path) -> None:
     path = write_tiny(tmp_path / "tiny.gguf", "gemma3", shape=shape)
     assert error(path, tmp_path) < 1e-3
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"gemma3.attention.sliding_window_pattern": 0},
+        {"gemma3.attention.sliding_window_pattern": 1},
+        {"gemma3.rope.freq_base_swa": 50.0},
+    ],
+)
+def test_what_a_file_of_gemma_3_may_say(keys: dict[str, object], tmp_path: Path) -> None:
+    path = write_tiny(tmp_path / "tiny.gguf", "gemma3", shape=TinyShape(num_layers=3, window=4))
+    assert error(mutated(path, tmp_path / "other.gguf", keys), tmp_path) < 1e-3
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"gemma3.attention.sliding_window_pattern": -1},
+        {"gemma3.attention.sliding_window_pattern": [True, False, True]},
+        {"gemma3.rope.freq_base_swa": -1.0},
+        {"gemma3.rope.scaling.factor": float("nan")},
+        {"gemma3.rope.scaling.factor": -2.0},
+        {"gemma3.rope.scaling.type": "yarn"},
+        {"gemma3.final_logit_softcapping": 30.0},
+        {"gemma3.attention.head_count": 0},
+        {"gemma3.embedding_length": -64},
+    ],
+)
+def test_and_what_it_may_not(keys: dict[str, object], tmp_path: Path) -> None:
+    path = write_tiny(tmp_path / "tiny.gguf", "gemma3", shape=TinyShape(num_layers=3, window=4))
+    with pytest.raises(UnsupportedModel):
+        prepare(str(mutated(path, tmp_path / "other.gguf", keys)), Cache(tmp_path))
 
 
 @pytest.mark.parametrize("architecture", ["llama", "smollm3", "granite", "phi3", "gemma3"])
