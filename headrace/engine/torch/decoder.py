@@ -6,13 +6,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 from transformers.cache_utils import LinearAttentionCacheLayerMixin
 
 from headrace.engine.torch.attention import NAME
 from headrace.engine.torch.call import Answering, NotPageable, current
 from headrace.errors import ModelError
+
+
+def to_numpy(tensor: torch.Tensor) -> NDArray[np.float32]:
+    array: NDArray[np.float32] = tensor.float().cpu().numpy()
+    return array
 
 
 class Decoder:

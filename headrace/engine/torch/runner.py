@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from headrace.engine.batch import Batch, one_token
 from headrace.engine.torch import alike
 from headrace.engine.torch.cache import Layout, PagedCache, Probe
-from headrace.engine.torch.decoder import Decoder
+from headrace.engine.torch.decoder import Decoder, to_numpy
 from headrace.engine.torch.packing import Matrices
 from headrace.engine.torch.places import BLOCK_SIZE
 from headrace.engine.torch.rounding import FASTEST, UNLIMITED, Rounding
@@ -68,10 +68,10 @@ class TorchRunner:
             logits = self.decoder.packed(ids, positions, self._to_device(rows), step)
         self._hidden_rows = self._to_device(batch.hidden_rows)
         self._mend(batch)
-        return _numpy(logits)[: len(batch.rows)]
+        return to_numpy(logits)[: len(batch.rows)]
 
     def hidden(self) -> NDArray[np.float32]:
-        return _numpy(self.decoder.states[self._hidden_rows])
+        return to_numpy(self.decoder.states[self._hidden_rows])
 
     @property
     def layers(self) -> frozenset[int]:
@@ -141,8 +141,3 @@ def _probed(decoder: Decoder) -> tuple[Layout, torch.Tensor]:
     probe = Probe()
     logits = decoder.packed(ids, ids, ids[:1], probe)
     return probe.layout(), logits
-
-
-def _numpy(tensor: torch.Tensor) -> NDArray[np.float32]:
-    array: NDArray[np.float32] = tensor.float().cpu().numpy()
-    return array

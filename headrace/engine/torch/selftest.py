@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from headrace.engine.batch import pack
 from headrace.engine.runner import Runner
 from headrace.engine.sequence import SamplingParams, Sequence
-from headrace.engine.torch.decoder import Decoder
+from headrace.engine.torch.decoder import Decoder, to_numpy
 
 # Tokens of the first and of the second prompt in each step. The first is longer than a block.
 STEPS = ((25, 0), (10, 7), (1, 4))
@@ -75,8 +75,7 @@ def difference(runner: Runner, expected: Reference) -> float:
 
 
 def _whole(decoder: Decoder, prompt: list[int]) -> Floats:
-    logits: Floats = decoder.plain(torch.tensor(prompt, device=decoder.device)).float().cpu().numpy()
-    return logits
+    return to_numpy(decoder.plain(torch.tensor(prompt, device=decoder.device)))
 
 
 def _tolerance(decoder: Decoder, prompt: list[int], whole: Floats) -> float:
@@ -92,7 +91,7 @@ def _tolerance(decoder: Decoder, prompt: list[int], whole: Floats) -> float:
         second, _ = decoder.continued(ids[cut:], cache, None)
     except Exception:  # the model's own; it may have no cache, or not go on in chunks
         return LEAST
-    own = _errors(torch.cat((first, second)).float().cpu().numpy(), whole)
+    own = _errors(to_numpy(torch.cat((first, second))), whole)
     return min(max(LEAST, 4 * float(np.median(own))), MOST)
 
 

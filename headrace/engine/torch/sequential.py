@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from headrace.engine.batch import Batch
 from headrace.engine.runner import Sites
-from headrace.engine.torch.decoder import Decoder
+from headrace.engine.torch.decoder import Decoder, to_numpy
 from headrace.errors import ModelError
 from headrace.steering.slot import SiteNeeds
 
@@ -137,8 +137,8 @@ class SequentialRunner:
             rows = torch.tensor([row - piece.start for row in inside] or [0], device=self.decoder.device)
             part = self._tensor(ids[piece.start : piece.stop])
             found, state.cache = self.decoder.continued(part, state.cache, rows)
-            logits |= zip(inside, _numpy(found), strict=False)
-            states.append(_numpy(self.decoder.states))
+            logits |= zip(inside, to_numpy(found), strict=False)
+            states.append(to_numpy(self.decoder.states))
             state.length += len(piece)
         return _stacked([logits[row] for row in wanted], found.shape[-1]), np.concatenate(states)
 
@@ -148,8 +148,8 @@ class SequentialRunner:
         state.cache = [*before, *ids]
         state.length = len(state.cache)
         rows = torch.tensor([row + len(before) for row in wanted] or [0], device=self.decoder.device)
-        found = _numpy(self.decoder.plain(self._tensor(state.cache), rows))
-        return found[: len(wanted)], _numpy(self.decoder.states)[len(before) :]
+        found = to_numpy(self.decoder.plain(self._tensor(state.cache), rows))
+        return found[: len(wanted)], to_numpy(self.decoder.states)[len(before) :]
 
     def _pieces(self, state: _State, count: int) -> Iterator[range]:
         """The parts in which `count` tokens are given to the model."""
@@ -181,11 +181,6 @@ def _within(rows: NDArray[np.int64], begin: int, end: int) -> NDArray[np.int64]:
 
 def _stacked(rows: list[Floats], width: int) -> Floats:
     return np.stack(rows) if rows else np.zeros((0, width), np.float32)
-
-
-def _numpy(tensor: torch.Tensor) -> Floats:
-    array: Floats = tensor.float().cpu().numpy()
-    return array
 
 
 def _tensors(thing: object) -> Iterator[torch.Tensor]:

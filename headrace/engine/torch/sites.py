@@ -16,6 +16,7 @@ from torch import nn
 
 from headrace.engine.batch import Batch
 from headrace.engine.edits import GroupEdits, LayerEdits
+from headrace.engine.torch.decoder import to_numpy
 from headrace.errors import ModelError
 from headrace.steering.slot import EPSILON, GROUPS, Group, Rank, SiteNeeds, Slot
 from headrace.steering.types import Normalization
@@ -74,12 +75,10 @@ class Sites:
             self._batch = None
 
     def states(self, layer: int) -> NDArray[np.float32]:
-        found: NDArray[np.float32] = self._states[layer].float().cpu().numpy()
-        return found
+        return to_numpy(self._states[layer])
 
     def unedited(self, layer: int) -> NDArray[np.float32]:
-        found: NDArray[np.float32] = self._unedited[layer].float().cpu().numpy()
-        return found
+        return to_numpy(self._unedited[layer])
 
     def _before(
         self, layer: int, _: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]
