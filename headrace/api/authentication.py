@@ -11,7 +11,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -186,10 +186,12 @@ def _configured(server: ServerConfig) -> Sequence[tuple[bytes, Principal]]:
 def _flow(address: str) -> str:
     """The name of the callers at an IPv6 address."""
     try:
-        network = ip_network((ip_address(address.partition("%")[0]), NETWORK), strict=False)
+        found = ip_address(address.partition("%")[0])
     except ValueError:
         return address
-    return str(network)
+    if isinstance(found, IPv6Address) and found.ipv4_mapped is not None:  # on a socket of both families
+        return str(found.ipv4_mapped)
+    return str(ip_network((found, NETWORK), strict=False))
 
 
 async def administrator(http: Request) -> Principal:

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import http.client
 
 import openai
 import pytest
 
-from headrace.config import Config
+from headrace.api.authentication import Keys
+from headrace.config import Config, ServerConfig
 from tests.conftest import FakeServer
 from tests.serving import Served
 
@@ -88,3 +90,21 @@ def test_without_keys_everybody_may(fake_server: FakeServer, authorization: str 
 def test_empty_bearer_is_no_key(fake_server: FakeServer) -> None:
     assert raw_status(fake_server(), b"Bearer ") == 200  # lm-eval sends it when it has no key
     assert raw_status(fake_server(config=KEYED), b"Bearer ") == 401
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "is_same"),
+    [
+        ("203.0.113.7", "203.0.113.8", False),
+        ("::ffff:203.0.113.7", "::ffff:203.0.113.8", False),  # on a socket of both families
+        ("::ffff:203.0.113.7", "203.0.113.7", True),
+        ("2001:db8::7", "2001:db8::ffff:8", True),  # the last 64 bits are his to choose
+        ("2001:db8::7", "2001:db8:0:1::7", False),
+        ("fe80::1%eth0", "fe80::2%eth1", True),
+        ("1:2:3", "1:2:4", False),
+    ],
+)
+def test_without_keys_an_address_is_a_caller(one: str, other: str, *, is_same: bool) -> None:
+    keys = Keys(ServerConfig())
+    flows = [asyncio.run(keys.authenticate(None, address)).flow for address in (one, other)]
+    assert (flows[0] == flows[1]) is is_same
