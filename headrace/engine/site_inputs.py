@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.engine.edits import GroupEdits, LayerEdits, table_size
-from headrace.engine.sites import BOUND, KINDS, SCALARS
-from headrace.steering.slot import GROUPS, Group, SiteNeeds, Slot
+from headrace.engine.sites import BOUND, KINDS
+from headrace.steering.slot import GROUPS, SCALARS, Group, SiteNeeds, Slot
 
 Array = NDArray[np.float32] | NDArray[np.int64]
 
@@ -129,9 +129,5 @@ def _scalars(slots: tuple[Slot, ...], size: int) -> NDArray[np.float32]:
     """[SCALARS, size]. The padding is zeros: a slot that clamps nothing to 0, with weight 0."""
     scalars = np.zeros((len(SCALARS), size), np.float32)
     for column, slot in enumerate(slots):
-        shape = slot.shape
-        least = 0.0 if slot.only_if_active else -BOUND
-        scalars[:, column] = np.clip(
-            (slot.bias, slot.threshold, shape.gain, shape.offset, shape.low, shape.high, least), -BOUND, BOUND
-        )
+        scalars[:, column] = np.clip(slot.scalars, -BOUND, BOUND)
     return scalars

@@ -15,10 +15,9 @@ from openvino import opset13 as ops
 
 from headrace.engine.layers import find_layers
 from headrace.errors import ModelError
-from headrace.steering.slot import EPSILON, Rank, SiteNeeds
+from headrace.steering.slot import EPSILON, SCALARS, Rank, SiteNeeds
 
 BOUND = 3e38  # instead of infinity: less than the largest bfloat16
-SCALARS = ("bias", "threshold", "gain", "offset", "low", "high", "least")  # of a slot that reads
 KINDS = ("none", "layer_norm", "constant_norm_rescale")  # of normalization
 READING = ("sae", "direction")  # the groups that read
 

@@ -138,7 +138,7 @@ class ModelLibrary:
         norms = read_json((path if path.is_dir() else path.parent) / FEATURES)
         info = SAEInfo(
             id, found.weights.architecture, 0, 0, of_file, format=found.format, model_name=found.model_name,
-            path=path, median_norm=self.shelf.norms.get(of_file), labels=_labels(norms),
+            path=path, median_norm=self.shelf.norms.get(of_file), labels=labels_of(norms),
         )  # fmt: skip
         sae = fold(found.weights, info)
         self._check_width(sae.info.width, f"the SAE {id}")
@@ -364,7 +364,7 @@ def _digest(directions: Mapping[int, Floats]) -> str:
     return digest.hexdigest()
 
 
-def _labels(features: Mapping[str, object]) -> dict[int, str]:
+def labels_of(features: Mapping[str, object]) -> dict[int, str]:
     """The features' names that training wrote, without empty ones."""
     labels = features.get("labels")
     many = labels if isinstance(labels, list) else []

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
+from headrace.steering.library import FEATURES
 from headrace.steering.train_sae import SAE
 
-CONFIG, WEIGHTS, FEATURES = "cfg.json", "sae_weights.safetensors", "features.json"
+CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
 
 
 def save_sae(

@@ -26,6 +26,7 @@ Floats = NDArray[np.float32]
 # holds for what leaves the site.
 Group = Literal["add", "sae", "direction"]
 GROUPS: tuple[Group, ...] = ("add", "sae", "direction")
+SCALARS = ("bias", "threshold", "gain", "offset", "low", "high", "least")  # of a slot that reads
 EPSILON = 1e-5  # that SAELens adds to the standard deviation of a row, for layer_norm
 
 
@@ -66,6 +67,12 @@ class Slot:
     def __post_init__(self) -> None:
         assert (self.read is None) == (self.group == "add")
         object.__setattr__(self, "key", self._digest())
+
+    @property
+    def scalars(self) -> tuple[float, ...]:
+        """In the order of SCALARS."""
+        shape, least = self.shape, 0.0 if self.only_if_active else -inf
+        return self.bias, self.threshold, shape.gain, shape.offset, shape.low, shape.high, least
 
     def _digest(self) -> bytes:
         digest = blake2b(digest_size=16)

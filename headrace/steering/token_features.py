@@ -13,8 +13,8 @@ from headrace.errors import ConfigError
 from headrace.steering import report
 from headrace.steering.formats.detect import read_sae
 from headrace.steering.formats.tensors import read_json
+from headrace.steering.library import FEATURES, labels_of
 from headrace.steering.sae import LoadedSAE, fold
-from headrace.steering.save_sae import FEATURES
 from headrace.steering.site import Lens, Report, Site, embeddings, no_report
 from headrace.steering.types import Capture, SAEInfo
 
@@ -58,8 +58,7 @@ class TokenFeatures:
 def load_sae(path: Path) -> LoadedSAE:
     """An SAE of any format that is read, without a server. Raises SteeringRefused."""
     found = read_sae(path)
-    known = read_json((path if path.is_dir() else path.parent) / FEATURES).get("labels")
-    labels = {index: str(label) for index, label in enumerate(known)} if isinstance(known, list) else {}
+    labels = labels_of(read_json((path if path.is_dir() else path.parent) / FEATURES))
     layer = -1 if found.layer is None else found.layer
     info = SAEInfo(path.name, found.weights.architecture, 0, 0, layer, format=found.format, labels=labels)
     return fold(found.weights, info)

@@ -178,19 +178,13 @@ class Sites:
         scale = [slot.shape.offset if slot.read is None else 1.0 for slot in slots]
         write = np.stack([np.float32(factor) * slot.write for factor, slot in zip(scale, slots, strict=True)])
         reads = [slot.read for slot in slots if slot.read is not None]
-        scalars = np.array([_scalars(slot) for slot in slots], np.float32).T
+        scalars = np.array([slot.scalars for slot in slots], np.float32).T
         read = torch.from_numpy(np.stack(reads)).to(self._device) if reads else None
         return (
             torch.from_numpy(write).to(self._device),
             read,
             torch.from_numpy(scalars.copy()).to(self._device),
         )
-
-
-def _scalars(slot: Slot) -> tuple[float, ...]:
-    shape = slot.shape
-    least = 0.0 if slot.only_if_active else -np.inf
-    return slot.bias, slot.threshold, shape.gain, shape.offset, shape.low, shape.high, least
 
 
 def _row_scales(states: torch.Tensor, normalization: Normalization) -> tuple[torch.Tensor, torch.Tensor]:
