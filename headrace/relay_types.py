@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from headrace.types import Usage
 from headrace.verbatim import Verbatim
@@ -33,6 +33,12 @@ class RelayRequest:
     owner: str | None = None  # the principal's id
     max_tokens: int | None = None  # of each answer, where the body does not limit them; None: nothing does
     adds_usage: bool = False  # the provider sends the usage of a stream, and the caller does not get it
+
+
+def num_prompts(members: Mapping[str, Any]) -> int:
+    """The number of prompts in a body, each of which has `n` answers. A list of numbers is one, as tokens."""
+    prompt = members.get("prompt")
+    return len(prompt) if isinstance(prompt, list) and prompt and isinstance(prompt[0], str | list) else 1
 
 
 @dataclass(slots=True)

@@ -13,7 +13,7 @@ from headrace.errors import BadRequest
 from headrace.gateway.lifetime import Tally
 from headrace.gateway.routing import Target
 from headrace.limits.demand import Demand, Limiter, Reservation
-from headrace.relay_types import RelayRequest
+from headrace.relay_types import RelayRequest, num_prompts
 from headrace.rerank_types import RerankRequest, question
 from headrace.types import Conversation, EmbedRequest, GenerateRequest, Message, Texts, TokenizeRequest, Usage
 
@@ -161,13 +161,17 @@ class Charging:
 
 
 def answer_limit(request: RelayRequest) -> int | None:
-    """The tokens that the answers of a request may have, as its body says; None: it does not say."""
+    """The tokens that the answers of a request may have, as its body says; None: it does not say, or with a
+    number that a provider may understand otherwise (some take -1 for no limit).
+    """
     member = request.body.members.get
     if request.endpoint in ("/embeddings", "/messages/count_tokens"):
         return 0
-    limits = [limit for name in LIMITS if type(limit := member(name)) is int]
-    number = member("n") or 1
-    return max(limits) * number if limits and type(number) is int and number > 0 else None
+    limits = [limit for name in LIMITS if (limit := member(name)) is not None]
+    numbers = [member("n") or 1, member("best_of") or 1]
+    if not limits or not all(type(number) is int and number > 0 for number in (*limits, *numbers)):
+        return None
+    return int(max(limits) * max(numbers) * num_prompts(request.body.members))
 
 
 def is_limitable(request: RelayRequest, longest: int | None) -> bool:

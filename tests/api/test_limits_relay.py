@@ -63,3 +63,27 @@ def test_a_stream_whose_provider_reports_no_usage_costs_what_it_reserved(limited
     limited.provider.play(STREAM)
     _, found, _ = limited.ask(CHAT, chat_body(stream=True, max_tokens=1), **headers)
     assert int(found["x-ratelimit-remaining-tokens"]) < first
+
+
+@pytest.mark.parametrize(
+    ("path", "members"),
+    [
+        (CHAT, {"max_tokens": -1}),  # some providers take it for no limit
+        (CHAT, {"max_tokens": -1000, "n": 50}),
+        (CHAT, {"max_tokens": 5, "max_completion_tokens": 1e6}),
+        (CHAT, {"max_tokens": 5, "max_completion_tokens": -1}),
+        (CHAT, {"max_tokens": 20, "n": 100}),
+        ("/v1/completions", {"prompt": ["a"] * 100, "max_tokens": 20}),
+        ("/v1/completions", {"prompt": [[1, 2]] * 100, "max_tokens": 20}),
+        ("/v1/completions", {"prompt": "a", "max_tokens": 20, "best_of": 100}),
+        ("/v1/completions", {"prompt": "a", "max_tokens": -1, "best_of": 100}),
+    ],
+)
+def test_no_body_gets_more_than_its_key_has(limited: Relays, path: str, members: dict[str, object]) -> None:
+    """The provider is not asked: the body says that its answers may be longer, or does not say how long."""
+    headers = key(limited, tokens_per_minute=1000)
+    own = {"prompt": members["prompt"]} if "prompt" in members else {"messages": HI}
+    before = len(limited.provider.posts)
+    answered = limited.served.post(path, {"model": "up:m", **own, **members}, headers=headers)
+    assert answered.status_code in (400, 429), answered.text
+    assert len(limited.provider.posts) == before

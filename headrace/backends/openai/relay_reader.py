@@ -19,6 +19,7 @@ from headrace.collected import Choice, Collected
 from headrace.dialects.openai import DONE, is_done, usage_of
 from headrace.dialects.values import Object, an_object, count, dumped, word
 from headrace.errors import ProviderError, ServerError
+from headrace.relay_types import num_prompts
 from headrace.types import Usage
 
 OWN = ("choices", "usage", "error", "object")  # members of chunks that are not copied into the body
@@ -40,9 +41,8 @@ class OpenAIRelayReader(RelayReader):
     def __init__(self, upstream: Upstream, endpoint: str, members: Mapping[str, Any]) -> None:
         super().__init__(upstream)
         self._is_chat, self._is_generation = endpoint == "/chat/completions", endpoint != "/embeddings"
-        prompt, n = members.get("prompt"), count(members.get("n")) or 1
-        texts = isinstance(prompt, list) and bool(prompt) and isinstance(prompt[0], str | list)
-        self._num_choices = min(n * (len(prompt) if texts and isinstance(prompt, list) else 1), MAX_CHOICES)
+        n = count(members.get("n")) or 1
+        self._num_choices = min(n * num_prompts(members), MAX_CHOICES)
         self._has_usage = an_object(members.get("stream_options")).get("include_usage") is True
         self._ended: set[int] = set()  # indexes of choices
 
