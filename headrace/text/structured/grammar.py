@@ -25,7 +25,9 @@ from headrace.types import Format
 
 __all__ = ["Constraint", "GrammarFailed", "Grammars", "json_grammar", "lark_source", "schema_of"]
 
-CACHED = 64  # compiled grammars
+# Compiled grammars, and the tokens of all texts that followed them: what a grammar computes stays with it, for
+# each token up to 40 kB if the caller means harm.
+CACHED, CACHED_TOKENS = 64, 20_000
 # llguidance's time grows with the square of an expression's length. It recurses through rules that refer to
 # each other, one per line; several thousand overflow its stack.
 MAX_REGEX, MAX_CHOICES, MAX_LARK, MAX_LINES = 10_000, 500_000, 100_000, 1_000
@@ -41,11 +43,18 @@ class GrammarFailed(Exception):
     """The matcher of one sequence failed: it reached a limit, or got a token that was not allowed."""
 
 
+class _Compiled:
+    """A compiled grammar, and how many tokens its copies have accepted."""
+
+    def __init__(self, matcher: LLMatcher) -> None:
+        self.matcher, self.num_tokens = matcher, 0
+
+
 class Constraint:
     """The constraint on one sequence. Not thread-safe."""
 
-    def __init__(self, matcher: LLMatcher, words: int, no_end: int | None) -> None:
-        self._matcher, self._words = matcher, words
+    def __init__(self, compiled: _Compiled, words: int, no_end: int | None) -> None:
+        self._compiled, self._matcher, self._words = compiled, compiled.matcher.deep_copy(), words
         self._no_end = no_end  # a made-up end token, if the model has none
         self._own = np.zeros(words, np.int32) if no_end is not None else None
         self._num_slow = 0
@@ -67,7 +76,7 @@ class Constraint:
         assert target.size >= self._words
         self._matcher.unsafe_compute_mask_ptr(target.ctypes.data, self._words * 4)
         if self._matcher.is_error():
-            raise GrammarFailed(readable(self._matcher.get_error()))
+            raise self._failed(readable(self._matcher.get_error()))
         if self._own is not None and self._no_end is not None:
             self._own[self._no_end // 32] &= ~np.int32(np.uint32(1 << self._no_end % 32).view(np.int32))
             mask[: self._words] = self._own[: mask.size]
@@ -84,11 +93,17 @@ class Constraint:
         """
         started = time.thread_time()
         if not self._matcher.consume_token(token):
-            raise GrammarFailed(readable(self._matcher.get_error()))
+            raise self._failed(readable(self._matcher.get_error()))
+        self._compiled.num_tokens += 1
         self._num_slow += time.thread_time() - started > SLOW_S
         if self._num_slow >= MAX_SLOW:
-            raise GrammarFailed("the grammar is too ambiguous")
+            raise self._failed("the grammar is too ambiguous")
         return bool(self._matcher.is_stopped())
+
+    def _failed(self, why: str) -> GrammarFailed:
+        # The limits count what all copies have computed: the next request compiles the grammar anew.
+        self._compiled.num_tokens = CACHED_TOKENS
+        return GrammarFailed(why)
 
 
 class Grammars:
@@ -109,7 +124,7 @@ class Grammars:
         self._no_end = None if eos_token_ids else vocabulary.eos_token_id
         self._tokenizer = LLTokenizer(TokenizerWrapper(vocabulary), eos_token=list(eos_token_ids) or None)
         self._words = (len(vocabulary.tokens) + 31) // 32
-        self._compiled: OrderedDict[str, LLMatcher] = OrderedDict()
+        self._compiled: OrderedDict[str, _Compiled] = OrderedDict()
         self._lock = threading.Lock()
 
     def compile(self, format: Format, allowed: frozenset[str] = ALL) -> Constraint:
@@ -128,16 +143,25 @@ class Grammars:
 
     def _constraint(self, key: str, grammar: Callable[[], str], param: str) -> Constraint:
         with self._lock:
-            matcher = self._compiled.get(key)
-            if matcher is not None:
-                self._compiled.move_to_end(key)
-        if matcher is None:
-            matcher = self._matcher(grammar(), param)
+            self._evict()
+            compiled = self._compiled.get(key)
+        if compiled is None:
+            compiled = _Compiled(self._matcher(grammar(), param))
         with self._lock:
-            self._compiled[key] = matcher
-            while len(self._compiled) > CACHED:
-                self._compiled.popitem(last=False)
-            return Constraint(matcher.deep_copy(), self._words, self._no_end)
+            self._compiled[key] = compiled
+            self._compiled.move_to_end(key)
+            self._evict()
+            return Constraint(compiled, self._words, self._no_end)
+
+    def _evict(self) -> None:
+        """Drop compiled grammars that reached the limit alone, then the least recently used ones, until the
+        rest is within both limits.
+        """
+        for key in [key for key, one in self._compiled.items() if one.num_tokens >= CACHED_TOKENS]:
+            del self._compiled[key]
+        num_tokens = sum(compiled.num_tokens for compiled in self._compiled.values())
+        while len(self._compiled) > CACHED or num_tokens >= CACHED_TOKENS:
+            num_tokens -= self._compiled.popitem(last=False)[1].num_tokens
 
     def _matcher(self, grammar: str, param: str) -> LLMatcher:
         matcher = LLMatcher(self._tokenizer, grammar, log_level=0, limits=LIMITS)

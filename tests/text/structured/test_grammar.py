@@ -17,7 +17,14 @@ from jsonschema import Draft202012Validator
 
 from headrace.errors import BadRequest
 from headrace.models.catalog import Model
-from headrace.text.structured.grammar import CACHED, Constraint, GrammarFailed, Grammars, json_grammar
+from headrace.text.structured.grammar import (
+    CACHED,
+    CACHED_TOKENS,
+    Constraint,
+    GrammarFailed,
+    Grammars,
+    json_grammar,
+)
 from headrace.text.tokenizer import Tokenizer
 from headrace.types import Format
 
@@ -365,6 +372,30 @@ def test_compiled_grammars_are_kept_and_forgotten(grammars: Grammars) -> None:
     for format in formats * 2:
         assert takes(grammars.compile(format), str(format.value["const"]))
     assert len(grammars._compiled) == CACHED
+
+
+def test_grammars_of_long_texts_are_compiled_anew(grammars: Grammars) -> None:
+    other, *long = schema({"const": 1}), Format("regex", "(ab?)*", "r"), Format("regex", "(ab?)+", "r")
+    assert takes(grammars.compile(other), "1")
+    constraints = [grammars.compile(format) for format in long]
+    first = set(grammars._compiled.values())
+    for constraint in constraints:  # together they reach the limit
+        for _ in range(CACHED_TOKENS // 2):
+            constraint.accept(TABLE.index(b"a"))
+    assert takes(grammars.compile(long[1]), "aab")
+    assert len(first & set(grammars._compiled.values())) == 1, "the most recently used one stays"
+    assert takes(grammars.compile(other), "1")
+    assert not constraint.accept(TABLE.index(b"b")), "a constraint in use goes on"
+
+
+def test_a_grammar_that_failed_is_compiled_anew(grammars: Grammars) -> None:
+    format, other = schema({"const": 1}), schema({"const": 2})
+    assert takes(grammars.compile(other), "2")
+    with pytest.raises(GrammarFailed):
+        grammars.compile(format).accept(TABLE.index(b"a"))
+    before = set(grammars._compiled.values())
+    assert takes(grammars.compile(format), "1")
+    assert len(before & set(grammars._compiled.values())) == 1, "the other one stays"
 
 
 def test_threads_compile_and_fill_at_once(grammars: Grammars) -> None:
