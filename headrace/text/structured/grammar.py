@@ -25,8 +25,8 @@ from headrace.types import Format
 
 __all__ = ["Constraint", "GrammarFailed", "Grammars", "json_grammar", "lark_source", "schema_of"]
 
-# Compiled grammars, and the tokens of all texts that followed them: what a grammar computes stays with it, for
-# each token up to 40 kB if the caller means harm.
+# Compiled grammars, and the tokens of all texts that followed them: what a grammar computes stays with it, of
+# some expressions 40 kB for each token.
 CACHED, CACHED_TOKENS = 64, 20_000
 # llguidance's time grows with the square of an expression's length. It recurses through rules that refer to
 # each other, one per line; several thousand overflow its stack.

@@ -374,7 +374,8 @@ def test_compiled_grammars_are_kept_and_forgotten(grammars: Grammars) -> None:
     assert len(grammars._compiled) == CACHED
 
 
-def test_grammars_of_long_texts_are_compiled_anew(grammars: Grammars) -> None:
+def test_grammars_of_long_texts_are_compiled_anew() -> None:
+    grammars = Grammars(TABLE, SPECIAL, [END], encode)
     other, *long = schema({"const": 1}), Format("regex", "(ab?)*", "r"), Format("regex", "(ab?)+", "r")
     assert takes(grammars.compile(other), "1")
     constraints = [grammars.compile(format) for format in long]
@@ -388,7 +389,8 @@ def test_grammars_of_long_texts_are_compiled_anew(grammars: Grammars) -> None:
     assert not constraint.accept(TABLE.index(b"b")), "a constraint in use goes on"
 
 
-def test_a_grammar_that_failed_is_compiled_anew(grammars: Grammars) -> None:
+def test_a_grammar_that_failed_is_compiled_anew() -> None:
+    grammars = Grammars(TABLE, SPECIAL, [END], encode)
     format, other = schema({"const": 1}), schema({"const": 2})
     assert takes(grammars.compile(other), "2")
     with pytest.raises(GrammarFailed):
