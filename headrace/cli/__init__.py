@@ -20,7 +20,7 @@ from headrace.logs import one_line
 
 if TYPE_CHECKING:
     from headrace.cli.chat import Wishes
-    from headrace.cli.connection import Door
+    from headrace.cli.connection import Address
 
 FAILED = 2  # the exit code of every failed start: bad arguments, configuration, model or port
 
@@ -87,13 +87,13 @@ def _show(arguments: argparse.Namespace, loaded: config.Loaded) -> int:
 def _ps(arguments: argparse.Namespace, loaded: config.Loaded) -> int:
     from headrace.cli.running import ps
 
-    return ps(_door(arguments).connection(loaded.config))
+    return ps(_address(arguments).connection(loaded.config))
 
 
 def _move(arguments: argparse.Namespace, loaded: config.Loaded) -> int:
     from headrace.cli.running import move
 
-    return move(_door(arguments).connection(loaded.config), arguments.step, arguments.model)
+    return move(_address(arguments).connection(loaded.config), arguments.step, arguments.model)
 
 
 def _remove(arguments: argparse.Namespace, loaded: config.Loaded) -> int:
@@ -112,7 +112,7 @@ def _wishes(arguments: argparse.Namespace, question: str = "") -> Wishes:
     from headrace.cli.chat import Wishes
 
     return Wishes(
-        _door(arguments),
+        _address(arguments),
         arguments.model,
         arguments.system,
         arguments.conversation,
@@ -122,10 +122,10 @@ def _wishes(arguments: argparse.Namespace, question: str = "") -> Wishes:
     )
 
 
-def _door(arguments: argparse.Namespace) -> Door:
-    from headrace.cli.connection import Door
+def _address(arguments: argparse.Namespace) -> Address:
+    from headrace.cli.connection import Address
 
-    return Door(arguments.url, arguments.key)
+    return Address(arguments.url, arguments.key)
 
 
 def _check_config(arguments: argparse.Namespace, loaded: config.Loaded) -> int:
@@ -167,7 +167,7 @@ def _top(arguments: argparse.Namespace, loaded: config.Loaded) -> int:
     from headrace.cli.top import top
 
     every_s = max(0.2, arguments.every)
-    return top(_door(arguments).connection(loaded.config), every_s=every_s, is_once=arguments.once)
+    return top(_address(arguments).connection(loaded.config), every_s=every_s, is_once=arguments.once)
 
 
 def _steer(arguments: argparse.Namespace, loaded: config.Loaded) -> int:

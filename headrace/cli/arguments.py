@@ -48,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
         "--model", help="a model that the server has; default: its first, or the configured one"
     )
     _add_chat_options(chat)
-    _add_door(chat)
+    _add_address(chat)
     text = "print the effective configuration and where it comes from"
     check = _add(commands, "check-config", "check_config", text)
     check.add_argument("--online", action="store_true", help="also fetch each provider's list of models")
@@ -73,17 +73,17 @@ def _add_models(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     run = _add(commands, "run", "run", "fetch a model, serve it if nothing serves it, and chat with it")
     run.add_argument("model", metavar="MODEL", help="an alias, path or other reference, or a served model")
     _add_chat_options(run)
-    _add_door(run)
+    _add_address(run)
     run.add_argument("prompt", metavar="PROMPT", nargs="*", help="a question to be answered; then it ends")
     shown = _add(
         commands, "show", "show", "describe a model: architecture, context, memory, licence, template"
     )
     shown.add_argument("model", metavar="MODEL", help="a name that `headrace list` shows, or a reference")
-    _add_door(_add(commands, "ps", "ps", "list the models of a running server with their states"))
+    _add_address(_add(commands, "ps", "ps", "list the models of a running server with their states"))
     for name, text in (("load", "load a model into memory"), ("unload", "free a model's memory")):
         step = _add(commands, name, "move", f"{text}, in a running server")
         step.add_argument("model", metavar="MODEL", help="a name that `headrace ps` shows")
-        _add_door(step)
+        _add_address(step)
         step.set_defaults(step=name)
     remove = _add(commands, "rm", "remove", "remove a model from the cache")
     remove.add_argument("name", metavar="NAME", help="a name that `headrace list` shows")
@@ -98,7 +98,7 @@ def _add_chat_options(chat: argparse.ArgumentParser) -> None:
     chat.add_argument("--plain", action="store_true", help="show answers as they are, not as markdown")
 
 
-def _add_door(command: argparse.ArgumentParser) -> None:
+def _add_address(command: argparse.ArgumentParser) -> None:
     """Add the options that say which server the command talks to."""
     command.add_argument("--url", help="of the server; default: where the configuration says it listens")
     text = "sent to the server; default: the configuration's first, an administrator's if there is one"
@@ -130,7 +130,7 @@ def _add_usage(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def _add_top(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     top = _add(commands, "top", "top", "show what a running server does, live")
-    _add_door(top)
+    _add_address(top)
     top.add_argument("--every", type=float, default=2.0, metavar="SECONDS", help="default: 2")
     top.add_argument("--once", action="store_true", help="show it once, and leave")
 

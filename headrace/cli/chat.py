@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from headrace.cli.connection import Connection, Door, NoAnswer, is_headrace
+from headrace.cli.connection import Address, Connection, NoAnswer, is_headrace
 from headrace.cli.progress import ProgressBar
 from headrace.config import Config, options
 
@@ -26,7 +26,7 @@ WATCHED = ("downloading", "loading")
 class Wishes:
     """What the command line asks of a chat. `conversation`: the name of one that the server keeps."""
 
-    door: Door = field(default_factory=Door)
+    address: Address = field(default_factory=Address)
     model: str | None = None
     system: str | None = None
     conversation: str | None = None
@@ -125,8 +125,8 @@ def _server(config: Config, wishes: Wishes, config_file: Path | None) -> Iterato
     """Find or start a server; one that was named is not started. Yields a connection, and whether the server
     was started here and ends with the chat.
     """
-    connection = wishes.door.connection(config)
-    if wishes.door.url is not None or is_headrace(connection.url):
+    connection = wishes.address.connection(config)
+    if wishes.address.url is not None or is_headrace(connection.url):
         yield connection, False
         return
     print("no server answers; starting one", file=sys.stderr)
@@ -137,7 +137,7 @@ def _server(config: Config, wishes: Wishes, config_file: Path | None) -> Iterato
     # in a session of its own: Ctrl-C ends an answer, and not the server
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
         try:
-            yield replace(wishes.door, url=_announced_url(process)).connection(config), True
+            yield replace(wishes.address, url=_announced_url(process)).connection(config), True
         finally:
             process.terminate()
 

@@ -22,7 +22,7 @@ class NoAnswer(HeadraceError):
 
 
 @dataclass(frozen=True, slots=True)
-class Door:
+class Address:
     """Which server a command talks to, as its options say; None: the one that the configuration is of, with
     the configuration's first key, an administrator's if there is one.
     """
