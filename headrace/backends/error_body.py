@@ -65,8 +65,8 @@ def _plain(raw: str) -> str:
 
 def is_error(chunk: Object) -> bool:
     """Whether a piece of a stream without an answer in it is an error in a shape that others use: vLLM's
-    older one (`object` is "error"), FastAPI's (`detail`), a `code` beside a `message`, and those of some
-    providers in China. A text alone may be a heartbeat.
+    older one (`object` is "error"), FastAPI's (`detail`), a `code`, or a `success` that is false, beside a
+    `message`, and those of some providers in China. A text alone may be a heartbeat.
     """
     if chunk.get("choices"):
         return False
@@ -78,7 +78,8 @@ def is_error(chunk: Object) -> bool:
         return True
     is_text = any(isinstance(chunk.get(name), str) and chunk[name] for name in ("message", "msg"))
     code = chunk.get("code") or chunk.get("status_code")
-    return is_text and bool(code) and str(code).lower() not in SUCCESSES
+    is_failure = bool(code) and str(code).lower() not in SUCCESSES
+    return is_text and (is_failure or chunk.get("success") is False)
 
 
 def is_page(raw: str) -> bool:

@@ -42,6 +42,7 @@ ERRORS: dict[str, Any] = {
     "MiniMax's": {"base_resp": {"status_code": 1013, "status_msg": "boom"}},
     "Anthropic's word": {"type": "error", "message": "boom"},
     "a status": {"status": "error", "message": "boom"},
+    "no success": {"success": False, "message": "boom", "result": None},
     "in a choice": choice(delta={}, error={"message": "boom", "code": 502}),
     "Google's list": [{"error": {"message": "boom", "code": 503, "status": "UNAVAILABLE"}}],
     "an event exception": ("exception", {"message": "boom"}),
@@ -72,7 +73,7 @@ def test_g18_a_line_that_says_that_something_failed_is_no_heartbeat(
 HEARTBEATS: list[Any] = [
     {"type": "ping"}, {"message": "queued"}, {"code": 200, "message": "ok"}, {"status": "processing"},
     {"code": "Success", "msg": "ok"}, {"base_resp": {"status_code": 0, "status_msg": ""}}, {"errors": []}, [],
-    {"detail": None, "message": ""}, "keep-alive",
+    {"detail": None, "message": ""}, {"success": True, "message": "queued"}, "keep-alive",
 ]  # fmt: skip
 
 

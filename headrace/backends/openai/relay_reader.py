@@ -33,7 +33,7 @@ class OpenAIRelayReader(RelayReader):
 
     last = re.compile(rb"(?:^|[\r\n])data: ?\[DONE\]\s*$")
     last_word = b"[DONE]"
-    notable = (b"error", b"exception", b'"detail"', b'code"', b"[DONE]", b"[done]")
+    notable = (b"error", b"exception", b'"detail"', b'code"', b'"success"', b"[DONE]", b"[done]")
     reason = re.compile(rb'"finish_reason"\s*:\s*"')
 
     part = re.compile(rb'"choices"\s*:\s*(?:\[\s*[^\]\s]|\{)')
