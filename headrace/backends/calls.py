@@ -64,7 +64,7 @@ class _Call:
     pieces: list[str] = field(default_factory=list)  # of its arguments
     halves: Halves = field(default_factory=Halves)
     nesting: Nesting = field(default_factory=Nesting)
-    is_begun: bool = False  # its first delta, with its name, was sent
+    is_started: bool = False  # its first delta, with its name, was sent
     is_named_again: bool = False  # its name was repeated after its arguments were complete
     default: str = ""  # its arguments, if no piece has any
 
@@ -82,7 +82,7 @@ class _Call:
         arguments. Only of a call with an id, at the same index: elsewhere, a new name is a new call.
         """
         is_same = self.id and piece.id in ("", self.id) and piece.index is not None
-        return bool(is_same and self.name and piece.name and not self.is_begun and piece.name != self.name)
+        return bool(is_same and self.name and piece.name and not self.is_started and piece.name != self.name)
 
     def continues_with(self, piece: CallPiece) -> bool:
         """Whether a piece with a name belongs to this call: some providers repeat the name in each piece."""
@@ -105,7 +105,7 @@ class CallAssembler:
         self._at: dict[int, _Call] = {}  # the provider's index → call
         self._ids: set[str] = set()
         self._last: _Call | None = None  # the call of the last piece; None: text or reasoning came after it
-        self._held: _Call | None = None  # the call whose first delta waits for more of its name
+        self._unstarted: _Call | None = None  # the call whose first delta waits for more of its name
         self._turn = 0  # the number of changes so far between text, reasoning and single calls
         self.num_named = 0  # calls whose name is known
 
@@ -119,8 +119,8 @@ class CallAssembler:
         call = self._call_of(piece)
         if call.is_repeated(piece):
             return
-        if self._held is not None and call is not self._held:
-            yield from self._begun(self._held)
+        if self._unstarted is not None and call is not self._unstarted:
+            yield from self._start(self._unstarted)
         if call is not self._last:
             self._turn += 1
             self._last = call
@@ -136,7 +136,7 @@ class CallAssembler:
     def end(self) -> Iterator[ToolCallDelta]:
         """Yield the rest of the arguments. Raises ProviderError for a call with arguments but no name."""
         for call in self._calls:
-            yield from self._begun(call)
+            yield from self._start(call)
             rest = call.halves.end()
             if call.number is None and any(piece.strip() for piece in call.pieces):
                 raise ProviderError(f"{self._provider} sent arguments of a call without its name")
@@ -168,10 +168,10 @@ class CallAssembler:
         self._calls.append(_Call(id, self._turn + 1))
         return self._calls[-1]
 
-    def _begun(self, call: _Call) -> Iterator[ToolCallDelta]:
-        """Yield the call's first delta, if it has a name and was not begun."""
-        if call.number is not None and not call.is_begun:
-            self._held, call.is_begun, call.id = None, True, self._unique_id(call.id)
+    def _start(self, call: _Call) -> Iterator[ToolCallDelta]:
+        """Yield the call's first delta, if it has a name and was not started."""
+        if call.number is not None and not call.is_started:
+            self._unstarted, call.is_started, call.id = None, True, self._unique_id(call.id)
             arguments = call.halves.push("".join(call.pieces))
             yield ToolCallDelta(self._choice, call.number, arguments, call.id, call.name)
 
@@ -183,15 +183,15 @@ class CallAssembler:
             return
         call.pieces.append(arguments)
         call.nesting.push(arguments)
-        if call.is_begun and call.number is not None:
+        if call.is_started and call.number is not None:
             if valid_piece := call.halves.push(arguments):
                 yield ToolCallDelta(self._choice, call.number, valid_piece)
         elif call.name:
             if call.number is None:
                 call.number, self.num_named = self.num_named, self.num_named + 1
-            self._held = call
+            self._unstarted = call
             if arguments or piece.index is None or not call.id:  # else there may be more of its name
-                yield from self._begun(call)
+                yield from self._start(call)
 
     def _unique_id(self, provider_id: str) -> str:
         """The provider's id if no other call has it, else a new one: callers refer to calls by their ids."""
