@@ -197,5 +197,5 @@ def test_a_mistake_of_ours_is_not_taken_for_the_runners() -> None:
     engine.add(sequence)
     engine.step()
     engine.pool.release(sequence.blocks)
-    with pytest.raises(AssertionError, match="held by nobody"):
+    with pytest.raises(AssertionError, match="has no holder"):
         engine.step()
