@@ -119,8 +119,6 @@ class CallAssembler:
         call = self._call_of(piece)
         if call.is_repeated(piece):
             return
-        if self._unstarted is not None and call is not self._unstarted:
-            yield from self._start(self._unstarted)
         if call is not self._last:
             self._turn += 1
             self._last = call
@@ -177,9 +175,14 @@ class CallAssembler:
 
     def _write(self, call: _Call, piece: CallPiece) -> Iterator[ToolCallDelta]:
         arguments = piece.arguments
-        if call.nesting.is_closed and call.turn != self._turn:
-            if arguments.strip():
-                raise ProviderError(f"{self._provider} went on with a call after its end")
+        is_over = call.nesting.is_closed and call.turn != self._turn
+        if (
+            is_over and arguments.strip()
+        ):  # before a delta is yielded: callers skip a piece that raises, whole
+            raise ProviderError(f"{self._provider} went on with a call after its end")
+        if self._unstarted is not None and call is not self._unstarted:
+            yield from self._start(self._unstarted)
+        if is_over:
             return
         call.pieces.append(arguments)
         call.nesting.push(arguments)
