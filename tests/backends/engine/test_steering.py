@@ -143,9 +143,7 @@ def running(default_model: Model, root: Path) -> Iterator[Running]:
 
 
 @pytest.fixture(scope="module")
-def states(default_model: Model, request: pytest.FixtureRequest) -> HiddenStates:
-    if request.config.getoption("--torch"):
-        pytest.skip("the oracle reads OpenVINO's graph")
+def states(default_model: Model) -> HiddenStates:
     return open_capture(default_model, exact=True)
 
 
