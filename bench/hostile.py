@@ -19,7 +19,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -44,6 +44,7 @@ PATIENCE_S, LIMIT_S = 10.0, 240.0  # for a request; for all of a system, after w
 WARM_S = 60.0  # for a request of ordinary work
 MAX_WAIT_MS, MAX_GROWTH = 50.0, 1.10
 CACHE, CACHE_TOKENS, PROMPT, STREAMS = "192MiB", 9000, 3000, 32
+LENGTHS = range(10, 490, 12)  # tokens of ordinary prompts
 KEPT_MIB = 64  # growth that a server may keep in any case: buffers that are used again
 
 
@@ -108,18 +109,28 @@ def _attacked(name: str, server: Server, requests: list[Hostile], limit_s: float
 
 
 def _warm(server: Server) -> None:
-    """Do ordinary work of every kind and of the largest size: long prompts that fill the cache, a full batch,
-    and what loads a model or a library at its first use. A server keeps the memory for it, whoever asks.
+    """Do ordinary work of every kind and of the largest size: long prompts that fill the cache, prompts of
+    many lengths (the runtime keeps kernels for each number of tokens in a step, see shapes.py), several long
+    ones at once, a full batch, and what loads a model or a library at its first use. A server keeps the
+    memory for it, whoever asks.
     """
     for first in range(0, CACHE_TOKENS, PROMPT):
-        prompt = [100 + (first + number) % 40_000 for number in range(PROMPT)]
-        long = Hostile("", COMPLETIONS, lambda: {"prompt": prompt, "max_tokens": 1})  # noqa: B023
-        _send(server, long, patience_s=WARM_S)
+        _send(server, _prompts([PROMPT], first), patience_s=WARM_S)
+    for length in LENGTHS:
+        _send(server, _prompts([length], length), patience_s=WARM_S)
+    _send(server, _prompts([PROMPT] * 8, 20_000), patience_s=WARM_S)
     with ThreadPoolExecutor(STREAMS) as pool:
         short = Hostile("", CHAT, lambda: chat(max_tokens=32))
         list(pool.map(lambda _: _send(server, short, patience_s=WARM_S), range(STREAMS)))
     for request in ORDINARY:
         _send(server, request, patience_s=WARM_S)
+
+
+def _prompts(lengths: Iterable[int], first: int) -> Hostile:
+    """Completions after prompts of so many tokens, which no other prompts begin with."""
+    prompts = [[100 + (first + 997 * at + number) % 40_000 for number in range(length)]
+               for at, length in enumerate(lengths)]  # fmt: skip
+    return Hostile("", COMPLETIONS, lambda: {"prompt": prompts, "max_tokens": 16})
 
 
 def _outcome(server: Server, asking: Asking, request: Hostile) -> Outcome:
