@@ -144,13 +144,16 @@ class UsageScan:
             self._pieces[1:] = [piece]
 
     def usage(self) -> Usage | None:
-        """The usage so far, in which a later piece overrides the members of an earlier one; None: unknown."""
+        """The usage so far, in which a later piece overrides the members of an earlier one, but not with 0 or
+        null; None: unknown.
+        """
         members: dict[str, Any] = {}
         for piece in self._pieces:
             for match in USAGE.finditer(piece):
                 text = piece[match.end() : match.end() + MAX_USAGE].decode(errors="replace")
                 try:
-                    members |= DECODER.raw_decode(text)[0]
+                    found = DECODER.raw_decode(text)[0]
                 except (ValueError, RecursionError):
                     continue
+                members |= {name: value for name, value in found.items() if value or name not in members}
         return self._read(members) if members else None

@@ -107,14 +107,18 @@ def tool_input(arguments: str) -> dict[str, Any]:
     return finite(value) if isinstance(value, dict) else {WRAPPED: text}
 
 
-def counts_in(usage: object) -> dict[str, int]:
+def counts_in(usage: object, before: Mapping[str, int] | None = None) -> dict[str, int]:
     """Read the token counts in the usage of a message or an event. Counts are cumulative, and each event may
-    leave out some, so callers merge them.
+    leave out some, or say 0 (as some providers do at the end, of the prompt): those `before` it count then.
     """
     body = an_object(usage)
     found = {name: count(body.get(name)) for name in _COUNTS}
     found[_THINKING] = count(an_object(body.get("output_tokens_details")).get(_THINKING))
-    return {name: number for name, number in found.items() if number is not None}
+    counts = dict(before or {})
+    for name, number in found.items():
+        if number is not None and (number or name not in counts):
+            counts[name] = number
+    return counts
 
 
 def usage_of(counts: Mapping[str, int]) -> Usage:

@@ -149,6 +149,12 @@ def test_a_reason_once_reported_holds(upstream: Upstream) -> None:
     assert (outcome.reason, outcome.usage) == ("length", (11, 9, 0, 0))
 
 
+def test_a_count_does_not_become_zero(upstream: Upstream) -> None:
+    last = end(input_tokens=0, cache_read_input_tokens=0)
+    upstream.play(Answer(pieces=sse(start(), *text(0, "x"), *last)))
+    assert ours(generate(upstream)).usage == (11, 7, 0, 0)
+
+
 def test_without_usage_none_is_known(upstream: Upstream) -> None:
     bare = [named("message_start", message={}), *text(0, "x")]
     delta = named("message_delta", delta={"stop_reason": "end_turn"})

@@ -41,6 +41,11 @@ COUNTS: list[tuple[list[bytes], Usage | None]] = [
         [event({"message": {"usage": STARTED}}), event({"usage": {"output_tokens": 9}})],
         Usage(20, 9, 10, 0, 7),
     ),
+    # and some providers say 0 there of what they have counted before
+    (
+        [event({"message": {"usage": STARTED}}), event({"usage": {"input_tokens": 0, "output_tokens": 9}})],
+        Usage(20, 9, 10, 0, 7),
+    ),
     # a word in a text is none
     ([event({"content": 'my "usage": {"prompt_tokens": 7} "usage'})], None),
     ([b'data: {"usage": {"prompt_tokens": '], None),

@@ -86,10 +86,10 @@ class Answer:
                 return self._end(count(value.get("index")))
             case "message_delta":
                 self._has_content = True
-                self.counts |= counts_in(value.get("usage"))
+                self.counts = counts_in(value.get("usage"), self.counts)
                 self._set_reason({**value, **an_object(value.get("delta"))})
             case "message_stop":
-                self.counts |= counts_in(value.get("usage"))
+                self.counts = counts_in(value.get("usage"), self.counts)
                 self.choice.set_reason("end_turn" if self._has_content else "")
                 self.is_over = True
         return []
@@ -103,7 +103,7 @@ class Answer:
         return [*found, self.choice.finished(usage_of(self.counts), time.monotonic() - self._began_at)]
 
     def _start(self, message: Object) -> list[Event]:
-        self.counts |= counts_in(message.get("usage"))
+        self.counts = counts_in(message.get("usage"), self.counts)
         if self._is_started:
             return []
         self._is_started, self._began_at = True, time.monotonic()
