@@ -112,7 +112,7 @@ def _warm(server: Server) -> None:
     """Do ordinary work of every kind and of the largest size: long prompts that fill the cache, prompts of
     many lengths (the runtime keeps kernels for each number of tokens in a step, see shapes.py), several long
     ones at once, a full batch, and what loads a model or a library at its first use. A server keeps the
-    memory for it, whoever asks.
+    memory for such work in any case.
     """
     for first in range(0, CACHE_TOKENS, PROMPT):
         _send(server, _prompts([PROMPT], first), patience_s=WARM_S)

@@ -40,7 +40,7 @@ class Protocol(ResponseHandler):
     """
 
     has_answered = False  # whether this connection has carried an answer
-    _is_answered = False  # whether the answer to the present request has begun
+    _is_answered = False  # whether the head of the answer to the present request has arrived
     _before = b""  # the bytes before the next ones, in which the end of a head may begin
     _num_interim = 0
 
@@ -86,7 +86,7 @@ class Protocol(ResponseHandler):
         super().feed_data(data, size)
 
     def set_exception(self, exc: BaseException, exc_cause: BaseException = _EXC_SENTINEL) -> None:
-        """Fail the request, and the reader of its answer's body, if that has begun and not ended."""
+        """Fail the request, and the reader of its answer's body, if that is incomplete."""
         super().set_exception(exc, exc_cause)
         payload = self._payload
         if payload is None or payload.is_eof():
@@ -117,7 +117,7 @@ class Response(aiohttp.ClientResponse):
     async def start(self, connection: Connection) -> aiohttp.ClientResponse:
         protocol = connection.protocol
         assert isinstance(protocol, Protocol), (
-            "aiohttp detaches the connection only after the answer has begun"
+            "aiohttp detaches the connection only after the head of the answer"
         )
         try:
             started = await super().start(connection)

@@ -62,7 +62,7 @@ class ServerConfig(Section):
         default=(),
         repr=False,
         description="Keys of administrators, who may also use the admin API (`/v1/admin/…`). Without "
-        "any, callers on this machine may, while nobody needs a key: [operations.md](operations.md).",
+        "any, callers on this machine may, while no key is configured: [operations.md](operations.md).",
     )
     require_auth: Annotated[bool, Names(aliases=("REQUIRE_AUTH",))] = Field(
         default=False,

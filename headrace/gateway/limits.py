@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Self, cast
+from typing import Any, Self
 
 from headrace.callers import RATES, Principal
 from headrace.config import PriceConfig
@@ -73,7 +73,8 @@ class Settling:
     """Settles `charge`, if there is one, when the body of an `async with` ends, if need be with its error."""
 
     def __init__(self, tally: Tally) -> None:
-        self._tally, self.charge = tally, cast("Charge | None", None)
+        self._tally = tally
+        self.charge: Charge | None = None
 
     async def __aenter__(self) -> Self:
         return self

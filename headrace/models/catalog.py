@@ -303,7 +303,7 @@ def _choose(source: HubSource, files: list[str]) -> str:
     if source.file is None and len(ggufs) == 1:
         return ggufs[0]
     names = ", ".join(ggufs) or f"neither a GGUF file nor {GRAPH} nor safetensors"
-    problem = f"has no {source.file!r}" if source.file else "needs to be told which file, as hf:ORG/REPO:FILE"
+    problem = f"has no {source.file!r}" if source.file else "needs the name of a file, as in hf:ORG/REPO:FILE"
     raise ModelError(f"hf:{source.repo} {problem}; it holds {names}")
 
 

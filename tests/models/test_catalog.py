@@ -165,7 +165,7 @@ def test_a_package_of_several_models_has_to_be_named_with_one(
     index: PackageIndex, empty: Cache, tmp_path: Path
 ) -> None:
     index.add("two", {"two/a.gguf": tmp_path / "tiny.gguf", "two/b.gguf": tmp_path / "tiny.gguf"})
-    with pytest.raises(ModelError, match=r"told which file.*two/a\.gguf, two/b\.gguf"):
+    with pytest.raises(ModelError, match=r"the name of a file.*two/a\.gguf, two/b\.gguf"):
         prepare("pypi:two", empty)
     assert prepare("pypi:two:b.gguf", empty).name == "two"
 
