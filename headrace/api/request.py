@@ -319,4 +319,4 @@ async def _read(receive: Receive, limit: int, charge: Charge) -> bytes:
     if refusal is not None:
         refusal.headers = {**refusal.headers, "Connection": "close"}
         raise refusal
-    return b"".join(chunks)
+    return await aside(size, partial(b"".join, chunks))

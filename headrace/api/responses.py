@@ -41,6 +41,7 @@ from headrace.wire import conversations
 from headrace.wire.activations import fingerprint_header
 from headrace.wire.generation import dump
 from headrace.wire.items import Item
+from headrace.wire.limits import whole
 from headrace.wire.pagination import ListObject, include
 from headrace.wire.parameters import with_named
 from headrace.wire.responses.body import (
@@ -241,6 +242,7 @@ def _after(http: Request) -> int | None:
     text = http.query_params.get("starting_after")
     if text is None:
         return None
-    if not text.isdecimal() or len(text) > 12:
+    number = whole(text, 12)
+    if number is None:
         raise BadRequest("starting_after is no sequence_number", param="starting_after")
-    return int(text)
+    return number

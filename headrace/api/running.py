@@ -19,6 +19,7 @@ from headrace.api.routes import V1, route
 from headrace.errors import BadRequest, NotFound
 from headrace.gateway.gateway import Gateway
 from headrace.gateway.lifetime import Running
+from headrace.wire.limits import whole
 from headrace.wire.pagination import ListObject, list_object
 
 router = APIRouter(tags=["admin"], responses=RESPONSES)
@@ -57,9 +58,10 @@ class LogLine(TypedDict):
 @route(router, "GET", "/admin/logs", under=V1, summary="List the last lines of the log, oldest first")
 async def list_logs(_: Admin, after: str = "0") -> ListObject[LogLine]:
     """At most 500. `after`: the id of a line that is known."""
-    if not after.isdecimal() or len(after) > 18:
+    number = whole(after, 18)
+    if number is None:
         raise BadRequest.at("after", "the id of a line is a number")
-    return list_object([_line(line) for line in logs.RECENT.after(int(after))], has_more=False)
+    return list_object([_line(line) for line in logs.RECENT.after(number)], has_more=False)
 
 
 def _line(line: logs.Line) -> LogLine:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 from fastapi import APIRouter, Request, Response
+from pydantic import BeforeValidator
 
 from headrace.api.authentication import Admin
 from headrace.api.errors import RESPONSES
@@ -20,6 +21,7 @@ from headrace.offload import aside, check_wanted
 from headrace.steering.types import Library
 from headrace.store import Store, StoredAttachment
 from headrace.wire import steering_objects as wire
+from headrace.wire.limits import whole
 from headrace.wire.pagination import limit_of
 
 if TYPE_CHECKING:
@@ -28,6 +30,16 @@ if TYPE_CHECKING:
 router = APIRouter(tags=["steering"], responses=RESPONSES)
 
 T = TypeVar("T")
+
+
+def _index(text: str) -> int:
+    index = whole(text, 9)
+    if index is None:
+        raise ValueError("a feature is a whole number")
+    return index
+
+
+FeatureIndex = Annotated[int, BeforeValidator(_index)]
 
 NEIGHBOURS = 8
 MAX_TOKEN = 200  # characters
@@ -140,7 +152,7 @@ async def list_features(
 
 @route(router, "GET", "/saes/{id}/features/{feature}", under=V1, summary="Retrieve a feature")
 async def retrieve_feature(
-    http: Request, response: Response, _: Caller, id: str, feature: int
+    http: Request, response: Response, _: Caller, id: str, feature: FeatureIndex
 ) -> wire.FeatureObject:
     library = await library_of(http)
     info = _described(library, id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +20,7 @@ DESCRIPTION = (
     "train what steers a model, and look into it: control vectors from texts that differ in one respect, and "
     "sparse autoencoders, whose features are directions with a meaning"
 )
+WHOLE = re.compile(r"\s*[0-9]{1,9}\s*")  # a whole number
 EPILOG = "A tutorial that ends with a steered answer after ten minutes: docs/steering.md."
 
 
@@ -98,7 +100,7 @@ def layers_of(text: str) -> tuple[int, ...]:
     found: list[int] = []
     for part in text.split(","):
         first, dash, last = part.partition("-")
-        if not first.strip().isdecimal() or (dash and not last.strip().isdecimal()):
+        if not WHOLE.fullmatch(first) or (dash and not WHOLE.fullmatch(last)):
             raise ConfigError(f"--layer {text}: write a layer as 15, a range as 10-20, or several as 8,12")
         found += range(int(first), int(last if dash else first) + 1)
     return tuple(sorted(set(found)))
@@ -126,7 +128,7 @@ def _model(command: argparse.ArgumentParser) -> None:
 
 
 def _positive(text: str) -> int:
-    if not text.isdecimal() or not int(text):
+    if not WHOLE.fullmatch(text) or not int(text):
         raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
     return int(text)
 

@@ -42,7 +42,7 @@ class ModelsConfig(Section):
     pin: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
         default=(), description="Models that stay loaded: they are never unloaded to make room."
     )
-    idle_seconds: tuple[Annotated[str, Field(pattern=r"^(.+=)?\d+(\.\d+)?$")], ...] = Field(
+    idle_seconds: tuple[Annotated[str, Field(pattern=r"^(.+=)?[0-9]+(\.[0-9]+)?$")], ...] = Field(
         default=(),
         description="MODEL=SECONDS, or SECONDS for all others: a model without requests for so long is "
         "unloaded. Default: none is.",
@@ -139,7 +139,7 @@ class EngineConfig(Section):
     )
     device: str = Field(
         default="auto",
-        pattern=r"^(auto|cpu|cuda(:\d+)?)$",
+        pattern=r"^(auto|cpu|cuda(:[0-9]+)?)$",
         description="What computes models that PyTorch runs: cpu, cuda or cuda:N. auto: the first GPU, "
         "if there is one. OpenVINO and llama.cpp use the CPU.",
     )

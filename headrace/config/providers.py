@@ -34,7 +34,7 @@ def _check_url(url: str) -> str:
 
 
 # Go's syntax for durations, which Ollama reads
-DURATION = re.compile(r"[-+]?(?:0|(?:(?:\d+\.?\d*|\.\d+)(?:ns|us|µs|ms|s|m|h))+)")
+DURATION = re.compile(r"[-+]?(?:0|(?:(?:\d+\.?\d*|\.\d+)(?:ns|us|µs|ms|s|m|h))+)", re.ASCII)
 
 
 def _check_keep_alive(value: Any) -> Any:

@@ -209,7 +209,7 @@ class _Resolver:
             raise self._refuse(
                 "direction.data", "it has numbers that are not finite", "steering_shape_mismatch"
             )
-        return np.repeat(rows, count, axis=0) if len(rows) == 1 else rows
+        return np.broadcast_to(rows, (count, width))
 
     def _direction_edit(self, direction: Floats, layer: int) -> Edit:
         """Resolve an op along a direction. An added direction is multiplied by the raw value as it is; for

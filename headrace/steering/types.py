@@ -55,8 +55,8 @@ class Apply:
 
 @dataclass(frozen=True, slots=True)
 class Direction:
-    """Directions that the caller sent as numbers, one row for each layer of the op. `data`: shape[0] ×
-    shape[1] little-endian floats.
+    """Directions that the caller sent as numbers, a row for each layer of the op, or one for all. `data`:
+    shape[0] × shape[1] little-endian floats.
     """
 
     dtype: Literal["float16", "float32"]

@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,6 +18,7 @@ from headrace.backend_types import Backend
 from headrace.errors import BadRequest, HeadraceError, NotFound, SteeringRefused, StoreUnavailable
 from headrace.features import Feature
 from headrace.gateway.gateway import Gateway
+from headrace.offload import aside
 from headrace.steering.types import Library, SteeringRequest
 from headrace.store import Store, StoredAttachment, StoredProfile
 from headrace.turns.refreshed import Refreshed
@@ -37,6 +39,7 @@ log = logging.getLogger(__name__)
 
 Body = TypeVar("Body", bound=SteeringMembers)
 
+NUMBER = 16  # of work, in the unit of headrace.offload, for each character of a direction
 EVERYONE = ""  # the owner of the default of those who have none of their own
 
 
@@ -205,7 +208,7 @@ class Steering:
 
     async def _request(self, own: SteeringBody | None, choice: _Choice | None, model: str) -> SteeringRequest:
         if choice is None:
-            return to_steering(own, None, None)
+            return await aside(work_of(own, None), partial(to_steering, own, None, None))
         profile = await self.profiles.find(choice.name, choice.param)
         made_for = profile.stored.model
         if made_for not in (None, model):
@@ -214,7 +217,8 @@ class Steering:
                 code="steering_unknown_profile",
                 param=choice.param,
             )
-        return to_steering(own, profile.body, choice.name)
+        work = partial(to_steering, own, profile.body, choice.name)
+        return await aside(work_of(own, profile.body), work)
 
     def _default(self, owner: str, body: Body, model: str, provider: str | None) -> _Choice | None:
         """The default, if it is for a model that can be steered and the body says nothing."""
@@ -257,6 +261,12 @@ def _restore(library: Library, stored: StoredAttachment) -> None:
             library.attach(stored.id)
     except HeadraceError as exc:
         log.warning("the %s %s cannot be loaded: %s", stored.kind, stored.id, exc.message)
+
+
+def work_of(*bodies: ProfileBody | None) -> int:
+    """The work of reading their directions, in the unit of headrace.offload."""
+    ops = [op for body in bodies if body is not None for op in body.ops]
+    return NUMBER * sum(len(op.direction.data) for op in ops if op.direction is not None)
 
 
 def _model(body: SteeringMembers) -> str:

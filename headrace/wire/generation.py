@@ -68,7 +68,8 @@ Variables = Annotated[dict[str, Any], Field(max_length=limits.MAX_VARIABLES), Af
 def _check_biases(biases: dict[str, Any]) -> None:
     for key, value in biases.items():
         param = f"logit_bias.{key[:SHOWN]}"
-        if len(key) > MAX_TOKEN_DIGITS or not key.isdecimal() or int(key) >= 2**31:
+        token = limits.whole(key, MAX_TOKEN_DIGITS)
+        if token is None or token >= 2**31 or str(token) != key:
             raise BadRequest("logit_bias: its members are token ids", param=param)
         if isinstance(value, bool) or not isinstance(value, int | float) or not -100 <= value <= 100:
             raise BadRequest.at(param, "a bias is a number from -100 to 100")

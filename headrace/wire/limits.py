@@ -57,6 +57,13 @@ def shown(value: object) -> str:
     return repr(text if len(text) <= SHOWN else text[:SHOWN] + "…")
 
 
+def whole(text: str, num_digits: int) -> int | None:
+    """The number that at most `num_digits` ASCII digits write; None for any other text. int() alone also
+    reads signs, spaces, underscores and the digits of other scripts.
+    """
+    return int(text) if len(text) <= num_digits and text.isascii() and text.isdecimal() else None
+
+
 class Pairs:
     """A mapping of at most `limit` pairs, validated up to the first invalid one: the validator of a plain
     `dict[str, T]` builds an error for each. `check` raises BadRequest.

@@ -312,8 +312,6 @@ def _direction(op: OpBody, body: DirectionBody, param: str) -> Direction:
         )
     if not all(map(math.isfinite, struct.unpack(f"<{rows * width}{letter}", data))):
         raise BadRequest.at(f"{param}.data", "not all numbers are finite")
-    if rows < len(op.layers):
-        data, rows = data * len(op.layers), len(op.layers)
     return Direction(body.dtype, (rows, width), data)
 
 

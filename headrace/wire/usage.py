@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing_extensions import TypedDict
 
 from headrace.errors import BadRequest
 from headrace.store import UsageRow
+from headrace.wire.limits import shown, whole
 from headrace.wire.pagination import Query
 
 DAY_S = 86_400
@@ -84,9 +84,9 @@ def page(rows: Sequence[UsageRow], names: Mapping[str, str]) -> UsagePage:
 def _day(members: dict[str, str], name: str, default: int, *, is_end: bool = False) -> int:
     """The day of a time in seconds; as an end, the day after it."""
     text = members.get(name)
-    if text is not None and not re.fullmatch(r"[0-9]{1,11}", text):
-        raise BadRequest(f"Invalid '{name}': {text[:100]!r}. Expected seconds since 1970.", param=name)
-    seconds = default if text is None else int(text)
+    seconds = default if text is None else whole(text, 11)
+    if seconds is None:
+        raise BadRequest(f"Invalid '{name}': {shown(text)}. Expected seconds since 1970.", param=name)
     return -(-seconds // DAY_S) if is_end else seconds // DAY_S
 
 

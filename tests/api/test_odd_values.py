@@ -156,7 +156,12 @@ def compaction(text: str) -> dict[str, str]:
     ("path", "member", "value", "param"),
     [
         pytest.param(CHAT, "logit_bias", {"1" * 5000: 1}, "logit_bias." + "1" * 100, id="5,000 digits"),
-        pytest.param(CHAT, "logit_bias", {"\u0664": 1, "-1": 1}, "logit_bias.-1", id="a negative bias"),
+        pytest.param(CHAT, "logit_bias", {"4": 1, "-1": 1}, "logit_bias.-1", id="a negative bias"),
+        pytest.param(CHAT, "logit_bias", {"\u0664": 1}, "logit_bias.\u0664", id="a bias of an Arabic four"),
+        pytest.param(CHAT, "logit_bias", {"\uff15": 1}, "logit_bias.\uff15", id="a bias of a wide five"),
+        pytest.param(CHAT, "logit_bias", {"05": 1, "5": 2}, "logit_bias.05", id="a bias of 05"),
+        pytest.param(CHAT, "logit_bias", {"1_0": 1}, "logit_bias.1_0", id="a bias with an underscore"),
+        pytest.param(CHAT, "logit_bias", {"+5": 1}, "logit_bias.+5", id="a bias with a sign"),
         pytest.param(CHAT, "logit_bias", {"\u00b2": 1}, "logit_bias.\u00b2", id="a bias of superscript two"),
         pytest.param(CHAT, "guided_json", "[" * 200_000, "guided_json", id="guided_json of 200,000 brackets"),
         pytest.param(CHAT, "guided_json", '"\\ud800"', "guided_json", id="guided_json with half a pair"),
@@ -213,3 +218,17 @@ def test_nothing_odd_in_a_query_is_a_5xx(server: Served, path: str, query: str) 
 @pytest.mark.parametrize("path", ["/v1/responses/", f"{CHAT}/", "/v1/conversations/", "/v1/models/"])
 def test_no_odd_id_is_a_5xx(server: Served, path: str, id: str) -> None:
     check(server.get(path + id), path + id)
+
+
+@pytest.mark.parametrize("number", ["%D9%A3", "%EF%BC%95", "1_0", "%2B5", "%205", "5.0", "-0", "1e1"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/conversations?limit={}", "/v1/responses/resp_1?stream=true&starting_after={}",
+        "/v1/admin/logs?after={}", "/v1/usage?start_time={}", "/v1/saes/none/features/{}",
+    ],
+)  # fmt: skip
+def test_only_ascii_digits_make_a_whole_number(server: Served, path: str, number: str) -> None:
+    response = server.get(path.format(number))
+    name = "feature" if "saes" in path else path.rpartition("?")[2].rpartition("&")[2].partition("=")[0]
+    assert (response.status_code, response.json()["error"]["param"]) == (400, name), response.text

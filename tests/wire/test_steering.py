@@ -121,9 +121,17 @@ def test_an_inline_direction_is_read(dtype: str) -> None:
         steering(ops=[{"direction": inline([1, -0.5, 2], dtype), "layers": [1, 2], "value": 1}]).ops[0], "p"
     )
     assert op.direction is not None
-    assert (op.direction.dtype, op.direction.shape) == (dtype, (2, 3))
+    assert (op.direction.dtype, op.direction.shape) == (dtype, (1, 3))
     letter = {"float32": "f", "float16": "e"}[dtype]
-    assert struct.unpack(f"<6{letter}", op.direction.data) == (1, -0.5, 2, 1, -0.5, 2)
+    assert struct.unpack(f"<3{letter}", op.direction.data) == (1, -0.5, 2)
+
+
+def test_a_direction_takes_its_memory_once_however_many_layers_it_is_for() -> None:
+    numbers = inline([0.5] * 1000)
+    for layers in ([1], list(range(256))):
+        op = to_op(steering(ops=[{"direction": numbers, "layers": layers, "value": 1}]).ops[0], "p")
+        assert op.direction is not None
+        assert len(op.direction.data) == 4000
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from headrace.offload import SMALL
 from headrace.rerank_types import RerankRequest
 from headrace.types import Conversation, GenerateRequest, Texts
 
-CHARACTER, TOKEN, MESSAGE = 16, 16, 2048  # of each character, token id and message
+CHARACTER, TOKEN, MESSAGE = 16, 16, 2048  # of each character, token id, message, and edit of a layer
 COMPILED = SMALL + 1  # of grammars, and of templates with variables of the caller: always in a thread
 
 
@@ -17,9 +17,11 @@ def of_request(request: GenerateRequest) -> int:
     num_entries = len(sampling.logit_bias) + len(sampling.stop_token_ids) + sum(map(len, sampling.stop))
     if request.format is not None:
         return COMPILED
+    ops = () if request.steering is None else request.steering.ops
+    rest = num_entries * TOKEN + sum(len(op.layers or (0,)) for op in ops) * MESSAGE
     if isinstance(prompt, Texts):
-        return of_texts(*prompt.prompts, prompt.suffix or "") + num_entries * TOKEN
-    return of_conversation(prompt) + len(request.prediction) * CHARACTER + num_entries * TOKEN
+        return of_texts(*prompt.prompts, prompt.suffix or "") + rest
+    return of_conversation(prompt) + len(request.prediction) * CHARACTER + rest
 
 
 def of_conversation(conversation: Conversation) -> int:
@@ -27,8 +29,9 @@ def of_conversation(conversation: Conversation) -> int:
         return COMPILED
     messages = conversation.messages
     texts = sum(len(message.text) + len(message.reasoning or "") for message in messages)
-    calls = sum(len(call.arguments) for message in messages for call in message.tool_calls)
-    return (texts + calls) * CHARACTER + len(messages) * MESSAGE
+    calls = [call for message in messages for call in message.tool_calls]
+    in_calls = sum(len(call.name) + len(call.arguments) for call in calls)
+    return (texts + in_calls) * CHARACTER + (len(messages) + len(calls)) * MESSAGE
 
 
 def of_ranking(request: RerankRequest) -> int:

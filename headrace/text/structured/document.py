@@ -204,9 +204,8 @@ def _validator_class(schema: object, param: str) -> tuple[Any, bool]:
     found = re.search(r"json-schema\.org/draft(?:-0?|/)([0-9-]+)(?:/|$)", named)
     if found is None:
         return validators.Draft202012Validator, False
-    years = {"2019-09": 2019, "2020-12": 2020}
-    draft = years.get(found[1], int(found[1]) if found[1].isdecimal() else 0)
+    draft = {"2019-09": "2019", "2020-12": "2020"}.get(found[1], found[1])
     for kind, number in DRAFTS.items():
-        if draft == number:
+        if draft == str(number):
             return kind, named.rstrip("#") in METASCHEMAS
-    raise unsupported(f"{param}.$schema", f"{named!r} is not a draft from 4 to 2020-12")
+    raise unsupported(f"{param}.$schema", f"{named[:200]!r} is not a draft from 4 to 2020-12")

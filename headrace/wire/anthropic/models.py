@@ -8,6 +8,7 @@ from typing import Any
 
 from headrace.errors import BadRequest
 from headrace.types import ModelInfo
+from headrace.wire.limits import whole
 
 USUAL, MOST = 20, 1000  # entries of a page
 LATEST = 253_402_300_799  # the last second that RFC 3339 can write
@@ -55,8 +56,9 @@ def page(infos: list[ModelInfo], query: Iterable[tuple[str, str]]) -> dict[str, 
 def _limit(text: str | None) -> int:
     if text is None:
         return USUAL
-    if text.isascii() and text.isdecimal() and len(text) <= 4 and 1 <= int(text) <= MOST:
-        return int(text)
+    limit = whole(text, 4)
+    if limit is not None and 1 <= limit <= MOST:
+        return limit
     raise BadRequest.at("limit", f"a number from 1 to {MOST}")
 
 

@@ -297,6 +297,10 @@ def test_schema_in_a_callers_grammar_is_held_to_the_same(grammars: Grammars) -> 
             "schema.properties.a.pattern: '(?<=a)b': look-around",
         ),
         (schema(None), "schema: "),
+        *(
+            (schema({"$schema": f"http://json-schema.org/draft-{draft}/schema"}), "schema.$schema: ")
+            for draft in ("9" * 5000, "-", "2019-2020", "5")
+        ),
     ],
 )
 def test_what_cannot_be_compiled_is_the_callers_fault(grammars: Grammars, format: Format, says: str) -> None:
