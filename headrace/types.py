@@ -123,6 +123,7 @@ class Format:
     param: str = "response_format"
     name: str | None = None  # of a schema
     description: str | None = None  # of a schema
+    strict: bool | None = None  # what the caller says of a schema; our engine enforces all of them
 
 
 @dataclass(frozen=True, slots=True)

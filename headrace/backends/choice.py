@@ -4,6 +4,7 @@ pairs and decides the finish reason.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from headrace.backends.bodies import Budget
@@ -23,31 +24,38 @@ from headrace.types import (
 
 CUT = frozenset(
     ("length", "max_tokens", "max_output_tokens", "model_length", "context_length", "token_limit",
-     "model_context_window_exceeded", "context_length_exceeded")
+     "model_context_window_exceeded", "context_length_exceeded", "max_length", "error_limit")
 )  # fmt: skip
 FILTERED = frozenset(
     ("content_filter", "content_filtered", "refusal", "safety", "recitation", "blocklist", "sensitive",
-     "spii", "prohibited_content", "guardrail_intervened", "image_safety")
+     "spii", "prohibited_content", "guardrail_intervened", "image_safety", "error_toxic", "language")
 )  # fmt: skip
 BROKEN = frozenset(
     ("error", "abort", "aborted", "cancelled", "canceled", "timeout", "network_error", "engine_error",
-     "insufficient_system_resource", "malformed_function_call")
+     "insufficient_system_resource", "malformed_function_call", "unexpected_tool_call")
 )  # fmt: skip
 
 
 def is_broken(reason: str) -> bool:
     """Whether a provider's finish reason reports a failure."""
-    return reason.strip().lower() in BROKEN
+    return not _words(reason).isdisjoint(BROKEN)
+
+
+def _words(reason: str) -> set[str]:
+    """A finish reason in lower case. Some providers put a kind before it: "content_filter: SAFETY",
+    "FinishReason.MAX_TOKENS".
+    """
+    return set(re.split(r"[\s:.]+", reason.lower()))
 
 
 def finish_reason(reason: str, *, has_calls: bool) -> FinishReason:
     """The neutral finish reason for a provider's. Only "length" and "content_filter" are taken from the
     provider's word; otherwise the reason follows from whether the choice has tool calls.
     """
-    name = reason.strip().lower()
-    if name in CUT:
+    words = _words(reason)
+    if words & CUT:
         return "length"
-    if name in FILTERED:
+    if words & FILTERED:
         return "content_filter"
     return "tool_calls" if has_calls else "stop"
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from headrace.backends.sse import events_in
-from headrace.dialects.values import Object, an_object, count, parsed, valid
+from headrace.dialects.values import Object, an_object, count, objects, parsed, valid
 
 MESSAGES = (  # in order of rank
     "error", "errors", "message", "detail", "msg", "error_msg", "error_message", "error_description",
@@ -30,6 +30,7 @@ class ErrorBody:
     code: str | None = None
     type: str | None = None
     param: str | None = None
+    pause: str | None = None  # after which a retry may succeed, such as "34s"
 
 
 def error_body(raw: str) -> ErrorBody:
@@ -47,7 +48,7 @@ def error_body(raw: str) -> ErrorBody:
         return next(filter(None, map(name_in, levels)), None)
 
     message, type = _message(found, MAX_DEPTH), innermost(lambda level: _name(level.get("type")))
-    return ErrorBody(message[:MAX_MESSAGE], innermost(_code), type, innermost(_param))
+    return ErrorBody(message[:MAX_MESSAGE], innermost(_code), type, innermost(_param), innermost(_pause))
 
 
 def _data_in(raw: str) -> str:
@@ -136,6 +137,13 @@ def _code(level: Object) -> str | None:
     """A code that is a name and not the number of a status."""
     names = (_name(level.get("code")), _name(level.get("status")))
     return next((name for name in names if name and not name.isdecimal()), None)
+
+
+def _pause(level: Object) -> str | None:
+    """Google's RetryInfo, or the `retry_after` of others, in seconds."""
+    details = [entry.get("retryDelay") for entry in objects(level.get("details"))]
+    found = next(filter(None, [*details, level.get("retry_after")]), None)
+    return str(found)[:20] if isinstance(found, str | int | float) else None
 
 
 def _param(level: Object) -> str | None:

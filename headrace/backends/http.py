@@ -107,7 +107,7 @@ class Upstream:
     ) -> ServerError:
         """The error for a provider's status and the body of its answer."""
         body = error_body(raw)
-        refusal = Refusal(self.provider, status, body.message, body.code, body.type, body.param)
+        refusal = Refusal(self.provider, status, body.message, body.code, body.type, body.param, body.pause)
         return self._to_error(replace(refusal, headers=headers or {}, is_page=is_page(raw), path=path))
 
     def _to_error(self, refusal: Refusal) -> ServerError:

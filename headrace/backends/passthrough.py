@@ -16,7 +16,7 @@ import aiohttp
 from headrace.backends.answer import AnswerBody, drain, is_heartbeat, object_in
 from headrace.backends.error_body import is_page
 from headrace.backends.outline import outline
-from headrace.backends.refusals import hint, page
+from headrace.backends.refusals import LIMITS, hint, page
 from headrace.backends.relay_reader import TAIL, RelayReader, UsageScan
 from headrace.backends.sse import MAX_LINE, ServerSentEvent, events_in
 from headrace.dialects.openai import DONE
@@ -39,9 +39,7 @@ END = f"data: {DONE}\n\n".encode()
 MAX_READ = 2**18  # bytes; of a longer body only the small members are parsed
 
 # A provider's headers that callers get: no cookies, account names or hop-by-hop headers.
-PASSED_ON = re.compile(
-    "openai-processing-ms|inference-id|retry-after(-ms)?|(x|anthropic)-ratelimit-[a-z0-9-]+", re.IGNORECASE
-)
+PASSED_ON = re.compile(f"openai-processing-ms|inference-id|retry-after|{LIMITS.pattern}", re.IGNORECASE)
 
 
 @asynccontextmanager

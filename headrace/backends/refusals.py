@@ -54,15 +54,30 @@ MAX_PAUSE_S = 2**31 - 1  # of a Retry-After; more is no number of seconds for so
 MAX_NAME = 100  # characters of a code or a parameter's name
 NO_RETRY = {"x-should-retry": "false"}  # OpenAI's and Anthropic's SDKs obey it, whatever the status
 # an exhausted account: its status is 429, although waiting does not help
-USED_UP = frozenset({"insufficient_quota", "billing_hard_limit_reached", "insufficient_balance"})
-USED_UP_MESSAGE = re.compile("exceeded your current quota|insufficient (balance|quota|credit)", re.IGNORECASE)
+USED_UP = frozenset(
+    ("insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "insufficient_balance",
+     "exceeded_current_quota_error")
+)  # fmt: skip
+USED_UP_MESSAGE = re.compile(
+    "exceeded your current quota|insufficient (balance|quota|credit)|used all available credits"
+    "|monthly spending limit",
+    re.IGNORECASE,
+)
+# some providers refuse a key or an account with 400, as if the request were wrong
+OUR_FAULT = re.compile(
+    "api key (is )?(not valid|invalid|expired)|(incorrect|invalid) api key|credit balance is too low"
+    "|account is in good standing",
+    re.IGNORECASE,
+)
 BAD_KEY = frozenset({"invalid_api_key", "invalid_authentication", "authentication_error"})
 CLASSES: Mapping[int, type[ServerError]] = {
     401: ProviderKeyRefused,
     402: ProviderKeyRefused,  # the account has no credit left
     403: ProviderKeyRefused,
+    407: ProviderKeyRefused,  # by a proxy
     408: ProviderTimedOut,
     429: ProviderLimited,
+    498: ProviderUnreachable,  # Groq's: no capacity
     503: ProviderUnreachable,
     504: ProviderTimedOut,
     529: ProviderUnreachable,
@@ -95,12 +110,18 @@ MEMBERS = {
     },
 }
 # headers about rate limits
-LIMITS = re.compile("retry-after-ms|(x|anthropic)-ratelimit-[a-z0-9-]+")
+LIMITS = re.compile(
+    "retry-after-ms|((x|anthropic)-)?ratelimit[a-z0-9-]*|anthropic-(priority|fast)-[a-z0-9-]+", re.IGNORECASE
+)
+# statuses after which a retry may succeed, even if a proxy's page says so
+TEMPORARY = (408, 409, 425, 429)
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """One error response. `message`: with secrets masked. `is_page`: its body is HTML."""
+    """One error response. `message`: with secrets masked. `pause`: its body's own Retry-After. `is_page`: its
+    body is HTML.
+    """
 
     provider: str
     status: int
@@ -108,6 +129,7 @@ class Refusal:
     code: str | None = None
     type: str | None = None
     param: str | None = None
+    pause: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     is_page: bool = False
     path: str = ""  # of the request
@@ -134,6 +156,8 @@ def _error(refusal: Refusal) -> ServerError:
         return ProviderError(f"{provider} answered with a redirect; base_url must be the final address")
     if status in (404, 405):
         return _not_found(refusal, text)
+    if status == 400 and OUR_FAULT.search(refusal.message):
+        return ProviderKeyRefused(text)
     return CLASSES.get(status, ProviderRefused if 400 <= status < 500 else ProviderError)(text)
 
 
@@ -163,14 +187,14 @@ def _hints(refusal: Refusal, error: ServerError) -> dict[str, str]:
     found = ((name.lower(), value) for name, value in refusal.headers.items())
     headers = {name: text for name, value in found if (text := hint(name, value)) is not None}
     hints = {name: value for name, value in headers.items() if LIMITS.fullmatch(name)}
-    if isinstance(error, ProviderLimited | ProviderUnreachable):
-        hints["Retry-After"] = headers.get("retry-after", "1")
     if headers.get("x-should-retry") in ("true", "false"):
         hints["x-should-retry"] = headers["x-should-retry"]
-    if _is_final(refusal):
-        hints.pop("Retry-After", None)
+    pause = headers.get("retry-after") or retry_after(refusal.pause or "") or _of_ms(headers)
+    if _is_final(refusal, error, pause):
         hints.pop("retry-after-ms", None)
-        hints |= NO_RETRY
+        return hints | NO_RETRY
+    if pause or isinstance(error, ProviderLimited | ProviderUnreachable):
+        hints["Retry-After"] = pause or "1"
     return hints
 
 
@@ -182,12 +206,19 @@ def hint(name: str, value: str) -> str | None:
 
 
 def retry_after(value: str) -> str | None:
-    """A Retry-After as the standard defines it, a date or whole seconds, rounded up; None: it is neither."""
+    """A Retry-After as the standard defines it, a date or whole seconds, rounded up; None: it is neither.
+    Seconds may have their unit ("34s").
+    """
     try:
-        seconds = float(value)
+        seconds = float(value.removesuffix("s"))
     except ValueError:
         return value if _is_date(value) else None
     return str(math.ceil(min(seconds, MAX_PAUSE_S))) if seconds >= 0 else None
+
+
+def _of_ms(headers: Mapping[str, str]) -> str | None:
+    milliseconds = headers.get("retry-after-ms", "")
+    return retry_after(str(int(milliseconds) / 1000)) if milliseconds.isdecimal() else None
 
 
 def _is_date(value: str) -> bool:
@@ -197,14 +228,17 @@ def _is_date(value: str) -> bool:
         return False
 
 
-def _is_final(refusal: Refusal) -> bool:
-    """Whether a retry fails until somebody changes a key, an account or an address."""
-    if refusal.status in (401, 402, 403) or 300 <= refusal.status < 400:
+def _is_final(refusal: Refusal, error: ServerError, pause: str | None) -> bool:
+    """Whether a retry fails until somebody changes a key, an account or an address. `pause`: after which the
+    provider suggests a retry; Google calls its limits a minute a quota.
+    """
+    status = refusal.status
+    if isinstance(error, ProviderKeyRefused) or 300 <= status < 400:
         return True
-    if refusal.is_page and refusal.status < 500:
+    if refusal.is_page and status < 500 and status not in TEMPORARY:
         return True
-    is_used_up = {refusal.code, refusal.type} & USED_UP or USED_UP_MESSAGE.search(refusal.message)
-    return refusal.status == 429 and bool(is_used_up)
+    is_said = pause is None and USED_UP_MESSAGE.search(refusal.message) is not None
+    return status == 429 and (is_said or bool({refusal.code, refusal.type} & USED_UP))
 
 
 def page(provider: str) -> ProviderError:

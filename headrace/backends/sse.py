@@ -17,7 +17,7 @@ class ServerSentEvent:
     event: str
     data: str
     is_whole: bool = False  # not an event, but a JSON body that came instead of a stream
-    is_bare: bool = field(default=False, compare=False)  # a line of JSON without a field's name
+    is_bare: bool = field(default=False, compare=False)  # a line that is no `data`, but means an event
     is_last: bool = field(default=False, compare=False)  # only the end of the stream terminated it
 
 
@@ -86,6 +86,8 @@ class _Events:
             return ServerSentEvent("", line, is_bare=True)
         field, _, value = line.partition(":")
         value = value.removeprefix(" ")
+        if field == "error" and value and not self._data:  # as older versions of llama.cpp write it
+            return ServerSentEvent("error", value, is_bare=True)
         if field == "event":
             self._event = value
         elif field == "data":

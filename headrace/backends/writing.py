@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from headrace.dialects.anthropic import WRAPPED
+from headrace.dialects.values import valid_value
 from headrace.finite import dumps, loads
 from headrace.ignored import with_ignored
 from headrace.types import Conversation, Event, GenerateRequest, ToolCallDelta
@@ -55,7 +56,7 @@ class Writing:
         except (ValueError, RecursionError):
             value = None
         if isinstance(value, dict):
-            return value
+            return dict(valid_value(value))
         self.ignored.append(ARGUMENTS)
         return {WRAPPED: text}
 

@@ -9,7 +9,7 @@ from typing import Annotated, NotRequired
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from headrace.dialects.values import Object, an_object, count
+from headrace.dialects.values import Object, an_object, count, objects
 from headrace.types import Usage
 
 
@@ -90,6 +90,12 @@ def usage_of(body: object) -> Usage | None:
         count(of_completion.get("accepted_prediction_tokens")) or 0,
         count(of_completion.get("rejected_prediction_tokens")) or 0,
     )
+
+
+def usage_in(chunk: Object) -> object:
+    """The usage of a chunk, which some providers put into a choice or into `x_groq`; None: it has none."""
+    places = (chunk, an_object(chunk.get("x_groq")), *objects(chunk.get("choices")))
+    return next((place["usage"] for place in places if place.get("usage")), None)
 
 
 def usage_body(usage: Usage) -> UsageBody | None:

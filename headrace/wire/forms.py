@@ -66,7 +66,11 @@ def narrowings(body: GenerationBody) -> frozenset[str] | None:
 
 
 def schema_form(
-    schema: object, param: str, name: str | None = None, description: str | None = None
+    schema: object,
+    param: str,
+    name: str | None = None,
+    description: str | None = None,
+    strict: bool | None = None,
 ) -> Format:
     """The form that a schema prescribes. Raises InvalidSchema for an object that is none: with members, of
     which no one is a keyword, as when the schema is in one of them.
@@ -74,7 +78,7 @@ def schema_form(
     if isinstance(schema, dict) and not RESTRICTIONS & schema.keys() and schema.keys() - ANNOTATIONS:
         member = next(iter(schema.keys() - ANNOTATIONS))
         raise invalid(param, f"no schema: {member[:50]!r} is no keyword of JSON Schema, and it has no other")
-    return Format("json_schema", schema, param, name, description)
+    return Format("json_schema", schema, param, name, description, strict)
 
 
 def _response_format(body: ResponseFormat, _: str) -> Iterator[Format]:
@@ -85,7 +89,9 @@ def _response_format(body: ResponseFormat, _: str) -> Iterator[Format]:
         return
     if wrapper is None:
         if body.schema_ is not None and (body.schema_ != {} or body.type == "json_schema"):
-            yield schema_form(body.schema_, "response_format.schema", body.name, body.description)
+            yield schema_form(
+                body.schema_, "response_format.schema", body.name, body.description, body.strict
+            )
         elif body.type == "json_object":
             yield Format("json_object")
         else:
@@ -96,7 +102,7 @@ def _response_format(body: ResponseFormat, _: str) -> Iterator[Format]:
     param = f"{param}.schema"
     if wrapper.schema_ is None:
         raise BadRequest(f"{param} is needed with type json_schema", param=param)
-    yield schema_form(wrapper.schema_, param, wrapper.name, wrapper.description)
+    yield schema_form(wrapper.schema_, param, wrapper.name, wrapper.description, wrapper.strict)
 
 
 def _check_form(body: ResponseFormat) -> None:

@@ -93,6 +93,13 @@ HABITS: dict[str, tuple[list[bytes], Any]] = {
     "G2 function_call without a call": (sse(says("Hello"), *ends("function_call")), HELLO),
     "G2 a length in another word": (sse(says("Hello"), *ends("MAX_TOKENS")), ("Hello", "", [], "length")),
     "G2 a filter in another word": (sse(says("No"), *ends("SAFETY")), ("No", "", [], "content_filter")),
+    "G2 a filter with its kind": (
+        sse(says("No"), *ends("content_filter: PROHIBITED_CONTENT")), ("No", "", [], "content_filter"),
+    ),
+    "G2 a length with its kind": (
+        sse(says("Hello"), *ends("FinishReason.MAX_TOKENS")), ("Hello", "", [], "length"),
+    ),
+    "G2 Cohere's filter": (sse(says("No"), *ends("ERROR_TOXIC")), ("No", "", [], "content_filter")),
     "G2 a call that is cut": (
         sse(piece(0, '{"city": "Zü', "weather", "a"), *ends("length")), "length",
     ),
@@ -164,6 +171,26 @@ HABITS: dict[str, tuple[list[bytes], Any]] = {
             says("Hello"), chunk(reason="stop"),
             head(choices=[], usage={"input_tokens": 20, "output_tokens": 5}), "[DONE]",
         ), HELLO,
+    ),
+    "G6 usage in a choice": (
+        sse(says("Hello"), choice(delta={}, finish_reason="stop", usage=USAGE), "[DONE]"), HELLO,
+    ),
+    "G6 usage in x_groq": (
+        sse(says("Hello"), {**chunk(reason="stop"), "x_groq": {"id": "r", "usage": USAGE}}, "[DONE]"), HELLO,
+    ),
+    "G6 a text and its call as two choices": (
+        [json.dumps({"choices": [
+            {"index": 0, "message": {"content": "Hello"}, "finish_reason": "tool_calls"},
+            {"index": 1, "finish_reason": "tool_calls", "message": {"role": "assistant", "tool_calls": [
+                {"id": "a", "type": "function", "function": {"name": "weather", "arguments": WHERE}},
+            ]}},
+        ]}).encode()], ("Hello", "", [A], "tool_calls"),
+    ),
+    "G6 another answer, which was not requested": (
+        [json.dumps({"choices": [
+            {"index": at, "message": {"content": text}, "finish_reason": "stop"}
+            for at, text in enumerate(("Hello", "Salut"))
+        ]}).encode()], HELLO,
     ),
     "G6 index null": (
         sse(
@@ -295,7 +322,13 @@ def test_a_habit_is_understood_on_each_way(relay: Relays, name: str, way: str) -
         check(heard, expected)
 
 
-@pytest.mark.parametrize("name", ["G6 usage in floats", "G6 usage by other names", "G1 text beside delta"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "G6 usage in floats", "G6 usage by other names", "G6 usage in a choice", "G6 usage in x_groq",
+        "G1 text beside delta",
+    ],
+)  # fmt: skip
 @pytest.mark.parametrize("way", TRANSLATED)
 def test_g6_usage_is_reported_as_far_as_it_can_be_read(relay: Relays, name: str, way: str) -> None:
     assert hear(relay, TRANSLATED[way], Answer(pieces=HABITS[name][0])).usage == (20, 5)
@@ -308,6 +341,9 @@ FAILED = {
         piece(0, WHERE, "weather", "a"), piece(1, WHEN, "time", "b"), piece(0, '"x"'), *ends("tool_calls")
     ),
     "G4 a reason that is none": sse(says("Hel"), *ends("insufficient_system_resource")),
+    "G4 a reason that is none, with its kind": sse(
+        says("Hel"), *ends("function_call_filter: MALFORMED_FUNCTION_CALL")
+    ),
     "G6 an unrequested choice": sse(
         says("Hel"), head(choices=[{"index": 3, "delta": {"content": "x"}}]), *ends()
     ),
@@ -321,6 +357,14 @@ def test_what_cannot_be_placed_is_an_error(relay: Relays, name: str, way: str) -
     heard = hear(relay, TRANSLATED[way], Answer(pieces=FAILED[name]))
     assert heard.error is not None
     assert heard.error.startswith("up ")
+
+
+@pytest.mark.parametrize("first", [[], sse(says("Hel"))], ids=["at once", "later"])
+@pytest.mark.parametrize("way", WAYS)
+def test_g28_an_error_in_a_field_of_its_name_keeps_its_words(relay: Relays, way: str, first: Any) -> None:
+    for error in ({"code": 500, "message": "out of memory"}, {"error": {"message": "out of memory"}}):
+        line = b"error: " + json.dumps(error).encode() + b"\n\n"
+        assert hear(relay, WAYS[way], Answer(pieces=[*first, line])).error == "up: out of memory"
 
 
 HALF = {

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from headrace.backends.anthropic import AnthropicBackend
-from headrace.backends.anthropic.request import MAX_TOKENS, closed
+from headrace.backends.anthropic.request import MAX_TOKENS
+from headrace.backends.anthropic.schemas import enforced
 from headrace.errors import BadRequest, UnsupportedParameter
 from headrace.features import Feature
 from headrace.types import (
@@ -191,8 +192,9 @@ F, G, H = Tool("f", "Does f", SCHEMA, strict=True), Tool("g"), Tool("h", paramet
 
 def test_tools_keep_their_schemas() -> None:
     body = body_of(neutral(tools=(F, G, H)))
+    shut = {**SCHEMA, "additionalProperties": False}
     assert body["tools"] == [
-        {"name": "f", "description": "Does f", "input_schema": SCHEMA, "strict": True},
+        {"name": "f", "description": "Does f", "input_schema": shut, "strict": True},
         {"name": "g", "input_schema": {"type": "object", "properties": {}}},
         {"name": "h", "input_schema": {"type": "object", "properties": {}}},
     ]
@@ -308,7 +310,7 @@ def test_only_schemas_are_closed_not_what_looks_like_one() -> None:
         "anyOf": [inner, {"type": "array", "items": inner}],
         "properties": {"properties": inner, "type": {"const": inner, "enum": [inner], "default": inner}},
     }
-    assert closed(schema) == {
+    assert enforced(schema, "x", []) == {
         "anyOf": [shut, {"type": "array", "items": shut}],
         "properties": {"properties": shut, "type": {"const": inner, "enum": [inner], "default": inner}},
         "additionalProperties": False,

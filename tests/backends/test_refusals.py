@@ -43,6 +43,22 @@ FINAL = {
     "G16 quota, in words": (answer(said(None, "You exceeded your current quota"), status=429), 429),
     "G16 a page with 403": (Answer(403, HTML, [PAGE]), 502),
     "G16 a page with 404": (Answer(404, HTML, [PAGE]), 404),
+    "G16 a proxy that wants a password": (Answer(407, HTML, [PAGE]), 502),
+    "G16 Google's bad key": (answer([said(None, "API key not valid. Please pass one.")], status=400), 502),
+    "G16 xAI's bad key": (answer({"error": "Incorrect API key provided: x"}, status=400), 502),
+    "G16 Anthropic's empty account": (
+        answer(said(None, "Your credit balance is too low to access the Anthropic API."), status=400),
+        502,
+    ),
+    "G16 xAI's empty account": (
+        answer({"error": "Your team has used all available credits"}, status=429),
+        429,
+    ),
+    "G16 OpenAI's closed account": (answer(said("billing_not_active"), status=429), 429),
+    "G16 quota with a pause": (
+        answer(said("insufficient_quota"), status=429, headers={"retry-after": "3"}),
+        429,
+    ),
 }
 
 
@@ -76,21 +92,36 @@ def test_g16_a_page_instead_of_an_answer_says_so(relay: Relays, played: Answer, 
     assert "base_url" in error["message"]
 
 
+QUOTA = {
+    "code": 429,
+    "message": "You exceeded your current quota",
+    "details": [{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "33.2s"}],
+}
 PASSING = {
-    "429": (answer(said("rate_limit_exceeded"), status=429, headers={"Retry-After": "3"}), 429),
-    "503": (answer(said(None), status=503), 503),
-    "500": (answer(said(None), status=500), 502),
-    "a proxy's page": (Answer(502, HTML, [PAGE]), 502),
+    "429": (answer(said("rate_limit_exceeded"), status=429, headers={"Retry-After": "3"}), 429, "3"),
+    "503": (answer(said(None), status=503), 503, "1"),
+    "500": (answer(said(None), status=500), 502, None),
+    "500 with a pause": (answer(said(None), status=500, headers={"Retry-After": "4"}), 502, "4"),
+    "a proxy's page": (Answer(502, HTML, [PAGE]), 502, None),
+    "G24 a proxy's limit": (Answer(429, {**HTML, "Retry-After": "7"}, [PAGE]), 429, "7"),
+    "G24 Google's limit": (answer([{"error": QUOTA}], status=429), 429, "34"),
+    "G24 a pause in the body": (answer({"error": "slow", "retry_after": 2.5}, status=429), 429, "3"),
+    "G24 a pause with its unit": (answer(said(None), status=429, headers={"Retry-After": "60s"}), 429, "60"),
+    "G24 milliseconds": (answer(said(None), status=429, headers={"retry-after-ms": "1500"}), 429, "2"),
+    "G24 odd milliseconds": (answer(said(None), status=429, headers={"retry-after-ms": "-x"}), 429, "1"),
+    "Groq's capacity": (answer(said("capacity_exceeded"), status=498), 503, "1"),
 }
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize(("played", "status"), PASSING.values(), ids=PASSING)
-def test_what_may_pass_may_be_tried_again(relay: Relays, played: Answer, status: int, way: str) -> None:
+@pytest.mark.parametrize(("played", "status", "pause"), PASSING.values(), ids=PASSING)
+def test_what_may_pass_may_be_tried_again(
+    relay: Relays, played: Answer, status: int, pause: str | None, way: str
+) -> None:
     relay.provider.play(played)
     answer_status, headers, _ = ask(relay, way)
     assert (answer_status, headers.get("x-should-retry")) == (status, None)
-    assert headers.get("retry-after") == {429: "3", 503: "1"}.get(status)
+    assert headers.get("retry-after") == pause
 
 
 def test_a_providers_own_word_on_retries_is_passed_on(relay: Relays) -> None:

@@ -64,6 +64,13 @@ def test_g14_broken_arguments_are_wrapped_and_named(written: Written, arguments:
     assert sent_arguments(written.last) == {"arguments": arguments}
 
 
+@pytest.mark.parametrize("model", ["an:claude-opus-5", "ol:m"])
+def test_g22_half_a_character_in_arguments_is_replaced(written: Written, model: str) -> None:
+    messages = [*HI, calling(r'{"a": "x\ud83d"}'), {"role": "tool", "content": "?", "tool_call_id": "c1"}]
+    assert written.ask(CHAT, {"model": model, "messages": messages, "tools": TOOLS})[0] == 200
+    assert sent_arguments(written.last) == {"a": "x\ufffd"}
+
+
 def test_g14_a_stored_turn_can_be_gone_on_with_elsewhere(written: Written) -> None:
     delta = {"index": 0, "id": "c1", "type": "function", "function": {"name": "f", "arguments": '{"a": '}}
     chunks = [

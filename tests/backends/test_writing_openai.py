@@ -218,6 +218,20 @@ def test_g13_of_a_chat_too(written: Written, user: str, is_unchanged: bool, head
     assert len(written.last["user"]) <= 64
 
 
+@pytest.mark.parametrize("headers", [{}, STRICT], ids=["relayed", "translated"])
+@pytest.mark.parametrize("path", [CHAT, RESPONSES])
+def test_g13_other_names_fit_too(written: Written, path: str, headers: dict[str, str]) -> None:
+    said = {"input": "hi"} if path == RESPONSES else {"messages": HI}
+    names = {"safety_identifier": "s" * 65, "prompt_cache_key": "k" * 64}
+    assert written.ask(path, {"model": "up:m", **names, **said}, **headers)[0] == 200
+    assert len(written.last["safety_identifier"]) == 64
+    assert written.last["prompt_cache_key"] == "k" * 64
+    longer = {"prompt_cache_key": "k" * 77}
+    sent = [written.ask(path, {"model": "up:m", **longer, **said}, **headers) and written.last for _ in "12"]
+    first, second = (body["prompt_cache_key"] for body in sent)
+    assert (len(first), first) == (64, second)
+
+
 @pytest.mark.parametrize(
     ("user", "is_unchanged"),
     [

@@ -8,17 +8,17 @@ from typing import Any
 
 from headrace.backends.anthropic.corrections import user_id
 from headrace.backends.anthropic.messages import is_unsigned, to_roles, to_system, to_turns
+from headrace.backends.anthropic.schemas import enforced, with_plain_top
 from headrace.backends.anthropic.thinking import PARAM, Abilities, thinking
 from headrace.backends.writing import Writing, without_none
 from headrace.errors import BadRequest, UnsupportedParameter
-from headrace.finite import dumps, loads
-from headrace.text.structured.keywords import everywhere
 from headrace.types import Conversation, Format, GenerateRequest, Sampling, Tool
 
 # Anthropic requires max_tokens. If the request has none, the model's limit from GET /v1/models is sent, or
 # else this, which all models since Claude 4 accept.
 MAX_TOKENS = 32_000
 MAX_NAME = 128  # characters of a tool's name
+PARAMETERS = "tools.function.parameters"
 LEAST_TOP_P = 0.95  # while thinking is enabled
 
 
@@ -34,7 +34,7 @@ def to_body(request: GenerateRequest, abilities: Abilities, writing: Writing | N
     thoughts = _thoughts(prompt, max_tokens, abilities, writing)
     if _thinks(thoughts):
         thoughts["thinking"] |= display
-    output = {**thoughts.pop("output_config", {}), **_format(request.format)}
+    output = {**thoughts.pop("output_config", {}), **_format(request.format, writing)}
     optional = {
         "system": to_system(prompt.messages) or None,
         "output_config": output or None,
@@ -67,6 +67,8 @@ def _refuse(sampling: Sampling, prompt: Conversation) -> None:
         )
     if sampling.temperature is not None and sampling.temperature > 1:
         raise BadRequest("temperature: Anthropic takes 0 to 1", param="temperature")
+    if not all(map(str.strip, sampling.stop)):
+        raise UnsupportedParameter("stop: Anthropic takes no white space alone", param="stop")
 
 
 def _thoughts(
@@ -137,7 +139,11 @@ def _tools(prompt: Conversation, writing: Writing) -> dict[str, Any]:
 
 
 def _tool(tool: Tool, writing: Writing) -> dict[str, Any]:
-    schema = tool.parameters or {"properties": {}}
+    schema = with_plain_top(tool.parameters or {"properties": {}})
+    if schema is not tool.parameters and tool.parameters:
+        writing.ignored.append(PARAMETERS)
+    if tool.strict:
+        schema = enforced(schema, PARAMETERS, writing.ignored)
     return {
         "name": writing.tool(tool.name),
         **({"description": tool.description} if tool.description else {}),
@@ -147,7 +153,7 @@ def _tool(tool: Tool, writing: Writing) -> dict[str, Any]:
     }
 
 
-def _format(format: Format | None) -> dict[str, Any]:
+def _format(format: Format | None, writing: Writing) -> dict[str, Any]:
     if format is None:
         return {}
     if format.kind != "json_schema" or not isinstance(format.value, dict):
@@ -155,15 +161,5 @@ def _format(format: Format | None) -> dict[str, Any]:
             f"{format.param}: Anthropic takes a JSON schema with type object, and no other form",
             param=format.param,
         )
-    return {"format": {"type": "json_schema", "schema": closed(format.value)}}
-
-
-def closed(schema: Any) -> Any:
-    """Copy a schema and forbid undeclared members in its objects, as Anthropic requires; an
-    `additionalProperties` that is there stays.
-    """
-    copy = loads(dumps(schema))  # a deepcopy would keep equal parts one object
-    for _, node in everywhere(copy, ""):
-        if node.get("type") == "object" or isinstance(node.get("properties"), dict):
-            node.setdefault("additionalProperties", False)
-    return copy
+    schema = enforced(format.value, "response_format", writing.ignored)
+    return {"format": {"type": "json_schema", "schema": schema}}

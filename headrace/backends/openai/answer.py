@@ -17,7 +17,7 @@ from headrace.backends.openai.content import Content, choices_in, content_of, re
 from headrace.backends.openai.logprobs import logprobs_of
 from headrace.backends.sse import ServerSentEvent
 from headrace.backends.texts import left_out
-from headrace.dialects.openai import is_done, usage_of
+from headrace.dialects.openai import is_done, usage_in, usage_of
 from headrace.dialects.values import Object, count, dumped, valid_value, word
 from headrace.errors import ProviderError, ServerError
 from headrace.types import Event, Finished, Started, Usage
@@ -122,7 +122,7 @@ class Answer:
         if error := error_in(self._upstream, sent, chunk):
             raise error
         self._extra |= {name: valid_value(chunk[name]) for name in self._extra_members if name in chunk}
-        self._usage = usage_of(chunk.get("usage")) or self._usage
+        self._usage = usage_of(usage_in(chunk)) or self._usage
         choices = choices_in(chunk)
         if chunk.get("choices") and not choices:
             left_out(self._provider, "a choice of an unknown shape")
@@ -130,8 +130,10 @@ class Answer:
             yield from self._choice(body)
 
     def _choice(self, body: Object) -> Iterator[Event]:
-        choice = self._choice_of(body)
         content = content_of(self._provider, body)
+        choice = self._choice_of(body)
+        if len(self._choices) == 1 and content.is_message and content.calls and not content.text:
+            choice = self._choices[0]  # some proxies send a text and its calls as two choices of one answer
         if choice is None:
             if content and not content.is_message and not self.is_complete:
                 raise ProviderError(f"{self._provider} sent a choice that was not requested")

@@ -6,8 +6,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from headrace.backends.openai.corrections import MAX_USER, messages_of
-from headrace.backends.writing import Writing, opaque, without_none
+from headrace.backends.openai.corrections import fitted, messages_of
+from headrace.backends.writing import Writing, without_none
 from headrace.errors import UnsupportedParameter
 from headrace.offload import while_wanted
 from headrace.rerank_types import RerankRequest
@@ -26,6 +26,11 @@ from headrace.types import (
 )
 
 Body = dict[str, Any]
+LOOSE = frozenset(
+    ("allOf", "oneOf", "not", "if", "then", "else", "dependentRequired", "dependentSchemas",
+     "patternProperties", "propertyNames", "minProperties", "maxProperties", "unevaluatedProperties",
+     "uniqueItems", "contains", "minContains", "maxContains", "unevaluatedItems", "prefixItems")
+)  # fmt: skip
 
 
 def chat_body(
@@ -74,8 +79,9 @@ def embed_body(request: EmbedRequest) -> Body:
     optional = {
         "dimensions": request.dimensions,
         "truncate_prompt_tokens": request.truncate_prompt_tokens,
-        "user": None if request.user is None else _user(request.user),
+        "user": request.user,
     }
+    optional |= fitted(optional)
     return {"model": request.model, "input": inputs, "encoding_format": "float", **without_none(optional)}
 
 
@@ -83,8 +89,9 @@ def rerank_body(request: RerankRequest) -> Body:
     """All documents are scored: which of them the caller gets is decided here."""
     optional = {
         "truncate_prompt_tokens": request.truncate_prompt_tokens,
-        "user": None if request.user is None else _user(request.user),
+        "user": request.user,
     }
+    optional |= fitted(optional)
     documents = list(request.documents)
     return {
         "model": request.model,
@@ -100,20 +107,17 @@ def _common(request: GenerateRequest, limit: str) -> Body:
         "n": request.n if request.n > 1 else None,
         **_sampling(request.sampling, limit),
         "response_format": None if request.format is None else _format(request.format),
-        "user": None if request.user is None else _user(request.user),
+        "user": request.user,
+        **request.advice,
     }
+    optional |= fitted(optional)
     return {
         "model": request.model,
         "stream": True,
         "stream_options": {"include_usage": True},
         **without_none(optional),
         **request.foreign,
-        **request.advice,
     }
-
-
-def _user(user: str) -> str:
-    return user if len(user) <= MAX_USER else opaque(user)
 
 
 def _sampling(sampling: Sampling, limit: str) -> Body:
@@ -143,6 +147,8 @@ def _format(format: Format) -> Body:
     assert format.kind == "json_schema", "it has no other form"
     schema = {} if format.value is True else format.value
     strict = {"strict": True} if _is_strict(schema) else {}
+    if format.strict is not None:
+        strict = {"strict": format.strict}
     description = {} if format.description is None else {"description": format.description}
     named = {"name": format.name or "answer", **description}
     return {"type": "json_schema", "json_schema": {**named, "schema": schema, **strict}}
@@ -150,10 +156,12 @@ def _format(format: Format) -> Body:
 
 def _is_strict(schema: Node) -> bool:
     """Whether OpenAI accepts a schema with `strict: true`, without which it does not enforce schemas: all
-    members of its objects must be required, and no others allowed.
+    members of its objects must be required, and no others allowed. LOOSE are refused then.
     """
     if not isinstance(schema, dict):
         return True
+    if not LOOSE.isdisjoint(schema):
+        return False
     if schema.get("type") == "object" or "properties" in schema:
         members = schema.get("properties", {})
         is_closed = schema.get("additionalProperties") is False

@@ -15,7 +15,8 @@ from headrace.backends.writing import opaque
 
 Body = dict[str, Any]
 OWN_HOSTS = ("api.openai.com", ".api.openai.com", ".openai.azure.com", ".cognitiveservices.azure.com")
-MAX_USER = 64  # characters of `user`; OpenAI's limit
+MAX_NAME = 64  # characters of NAMES; OpenAI's limit
+NAMES = ("user", "safety_identifier", "prompt_cache_key")  # members that only have to be the same each time
 ROLES = "messages.role"
 INSTRUCTING = ("system", "developer")
 SEE_BELOW = "The result is shown in the message after the results of the calls."
@@ -38,10 +39,13 @@ def corrections(members: Mapping[str, Any], *, has_all_roles: bool) -> tuple[Bod
         new = messages_of(messages, ignored, has_all_roles=has_all_roles)
         if len(new) != len(messages) or any(map(is_not, new, messages)):
             changed["messages"] = new
-    user = members.get("user")
-    if isinstance(user, str) and len(user) > MAX_USER:
-        changed["user"] = opaque(user)
-    return changed, tuple(ignored)
+    return changed | fitted(members), tuple(ignored)
+
+
+def fitted(members: Mapping[str, Any]) -> Body:
+    """Hashes of those of NAMES that OpenAI would refuse because of their length."""
+    found = ((name, members.get(name)) for name in NAMES)
+    return {name: opaque(text) for name, text in found if isinstance(text, str) and len(text) > MAX_NAME}
 
 
 def _may_need_rewriting(messages: Sequence[Any], has_all_roles: bool) -> bool:

@@ -16,7 +16,7 @@ from headrace.backends.openai.content import choices_in, content_of, reason_in
 from headrace.backends.relay_reader import RelayReader
 from headrace.backends.sse import ServerSentEvent
 from headrace.collected import Choice, Collected
-from headrace.dialects.openai import DONE, is_done, usage_of
+from headrace.dialects.openai import DONE, is_done, usage_in, usage_of
 from headrace.dialects.values import Object, an_object, count, dumped, word
 from headrace.errors import ProviderError, ServerError
 from headrace.relay_types import num_prompts
@@ -109,7 +109,7 @@ def folded(upstream: Upstream, sents: Sequence[ServerSentEvent], *, num_choices:
             break
         chunk = answer.chunk
         head = {**{name: value for name, value in chunk.items() if name not in OWN}, **head}
-        usage = _usage(chunk.get("usage")) or usage
+        usage = _usage(usage_in(chunk)) or usage
         for body in choices_in(chunk):
             index = count(body.get("index")) or 0
             _extend(logprobs[index if index < num_choices else 0], an_object(body.get("logprobs")))

@@ -217,7 +217,8 @@ def _text_format(requested: TextFormat | None) -> Format | None:
         if value is None and requested.type == "json_schema":
             param = f"text.format.{name}"
             raise BadRequest(f"{param} is needed with type json_schema", param=param)
-    return schema_form(requested.schema_, "text.format.schema", requested.name, requested.description)
+    param, strict = "text.format.schema", requested.strict
+    return schema_form(requested.schema_, param, requested.name, requested.description, strict)
 
 
 # member of chat completions → this endpoint's member
