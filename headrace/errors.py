@@ -21,7 +21,7 @@ HeadraceError
     │   ├── ConversationNotFound, ItemNotFound, ResponseNotFound, CompletionNotFound, KeyNotFound
     │   └── ProfileNotFound     a steering profile
     ├── MethodNotAllowed    405
-    ├── ModelLocked         409  somebody holds the model where it is
+    ├── ModelLocked         409  a lock keeps the model in memory
     │   └── ModelLeased          for some time; carries Retry-After
     ├── RateLimited         429  a limit of the caller's key; carries Retry-After and x-ratelimit-…
     ├── PayloadTooLarge     413

@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
@@ -25,7 +25,7 @@ from headrace.gateway.gateway import ATTEMPTS
 from headrace.gateway.generation import Generation
 from headrace.gateway.lifetime import End, Until
 from headrace.pool import Pool
-from headrace.types import Conversation, Event, GenerateRequest, Json, ModelInfo, Started
+from headrace.types import Event, Json, ModelInfo, Started
 from headrace.wire import errors
 from headrace.wire.activations import fingerprint_header
 from headrace.wire.generation import dump
@@ -204,13 +204,6 @@ class Reply:
     writer: type[StreamWriter] = StreamWriter
     remark: Callable[[], str] = str
     names: Callable[[str], str] = str
-
-
-def without_wishes(request: GenerateRequest) -> GenerateRequest:
-    """A strict request, none of whose members may be left out when its target refuses them."""
-    if not isinstance(request.prompt, Conversation):
-        return request
-    return replace(request, prompt=replace(request.prompt, wishes=frozenset()))
 
 
 async def respond(

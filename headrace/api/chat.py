@@ -10,7 +10,7 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Request
 from starlette.responses import Response
 
-from headrace.api.answers import Reply, respond, without_wishes
+from headrace.api.answers import Reply, respond
 from headrace.api.errors import RESPONSES
 from headrace.api.openapi import EVENT_STREAM, response_of
 from headrace.api.request import Caller, destination, is_strict, prepared, steered
@@ -50,8 +50,6 @@ async def create_chat_completion(
         more = (*body.steered.uses, *more)
     uses = await prepared(http, partial(uses_of, body, CHAT, strict=is_strict(http), more=more))
     request = replace(await prepared(http, partial(wire.to_request, body)), owner=caller.id)
-    if uses.is_strict:
-        request = without_wishes(request)
     gateway, provider = destination(http)
     headers = {} if body.store or body.metadata is None else with_named({}, ["metadata"])
     is_named = header is not None or body.conversation is not None or body.conversation_id is not None

@@ -56,11 +56,9 @@ async def list_conversations(
     query = query_of(http, response, (*LISTED, "search"))
     page, search = listing(query, "desc"), wire.search_of(query)
     found = (
-        store.conversations.page(caller.id, limit=page.limit, after=page.after, order=page.order)
+        store.conversations.page(caller.id, **page)
         if search is None
-        else store.conversations.search(
-            caller.id, search, limit=page.limit, after=page.after, order=page.order
-        )
+        else store.conversations.search(caller.id, search, **page)
     )
     return wire.conversations(await found)
 
@@ -126,7 +124,7 @@ async def list_items(
     caller: Caller, store: Stored, id: ConversationId, query: NewestFirst
 ) -> ListObject[Item]:
     head = (await store.conversations.get(caller.id, id)).head
-    page = await store.items.page(caller.id, head, limit=query.limit, after=query.after, order=query.order)
+    page = await store.items.page(caller.id, head, **query)
     return wire.items(page.data, has_more=page.has_more)
 
 

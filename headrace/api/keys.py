@@ -30,7 +30,7 @@ async def create_key(_: Admin, store: Stored, body: wire.KeyBody) -> wire.NewKey
     summary="List API keys, newest first, revoked ones included",
 )  # fmt: skip
 async def list_keys(_: Admin, store: Stored, query: NewestFirst) -> ListObject[wire.KeyObject]:
-    return wire.keys(await store.keys.page(limit=query.limit, after=query.after, order=query.order))
+    return wire.keys(await store.keys.page(**query))
 
 
 @route(router, "GET", KEY, under=V1, summary="Retrieve an API key, without its secret")

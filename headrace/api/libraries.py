@@ -1,20 +1,26 @@
-"""What handlers need of the SAEs and vectors of a served model."""
+"""The SAEs and control vectors of served models, for the handlers of /v1/saes and /v1/vectors."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Generic, Literal, TypeVar
 
 from fastapi import Request
 
 from headrace.api.request import in_time
 from headrace.errors import NotFound, SteeringRefused
 from headrace.pool import Pool
-from headrace.steering.types import Library
+from headrace.steering.types import Library, SAEInfo, VectorInfo
+from headrace.store import Store, StoredAttachment
 from headrace.turns.steering import Steering
+from headrace.wire.steering_objects import DeletedObject, SAEObject, VectorObject, WholeList, whole_list
 
 T = TypeVar("T")
+Info = TypeVar("Info", SAEInfo, VectorInfo)
+Written = TypeVar("Written", SAEObject, VectorObject)
 
 
 def steering_of(http: Request) -> Steering:
@@ -73,3 +79,69 @@ def existing(ids: list[str], id: str, kind: str) -> None:
 async def in_thread(work: Callable[[], T]) -> T:
     """Run work of a library that reads files or compiles, which takes seconds."""
     return await asyncio.to_thread(work)
+
+
+@dataclass(frozen=True, slots=True)
+class Files(Generic[Info, Written]):
+    """The files of one kind that requests steer with. `infos`: those of a library; `write`: one as JSON, with
+    the name of its model. Methods with an `id` raise NotFound.
+    """
+
+    kind: Literal["sae", "vector"]
+    name: str  # in errors
+    infos: Callable[[Library], Sequence[Info]]
+    write: Callable[[Info, str], Written]
+
+    def every(self, http: Request) -> WholeList[Written]:
+        return whole_list(
+            [self.write(info, library.model) for library in libraries(http) for info in self.infos(library)]
+        )
+
+    def info(self, library: Library, id: str) -> Info:
+        found = {info.id: info for info in self.infos(library)}
+        existing(list(found), id, self.name)
+        return found[id]
+
+    def written(self, library: Library, id: str) -> Written:
+        return self.write(self.info(library, id), library.model)
+
+    async def load(
+        self, library: Library, store: Store, work: Callable[[], object], attachment: StoredAttachment
+    ) -> Written:
+        """Load a file by `work`, and attach it if the attachment says so."""
+        await in_thread(work)
+        if attachment.is_attached:
+            await in_thread(partial(library.attach, attachment.id))
+        await store.steering.save_attachment(attachment)
+        return self.written(library, attachment.id)
+
+    async def delete(self, http: Request, store: Store, id: str) -> DeletedObject:
+        library = await library_of(http)
+        self.info(library, id)
+        await in_thread(partial(library.remove, id))
+        await store.steering.delete_attachment(library.model, id)
+        return {"id": id, "object": self.kind, "deleted": True}
+
+    async def attach(self, http: Request, store: Store, id: str, layer: int | None = None) -> Written:
+        library = await library_of(http)
+        self.info(library, id)
+        await in_thread(partial(library.attach, id, layer=layer))
+        return await self.remember(store, library, id, is_attached=True)
+
+    async def detach(self, http: Request, store: Store, id: str) -> Written:
+        library = await library_of(http)
+        self.info(library, id)
+        await in_thread(partial(library.detach, id))
+        return await self.remember(store, library, id, is_attached=False)
+
+    async def remember(self, store: Store, library: Library, id: str, *, is_attached: bool) -> Written:
+        """Store whether a file is attached, for the next start."""
+        info = self.info(library, id)
+        if info.path is not None:
+            layer = None
+            if isinstance(info, SAEInfo):
+                layer = info.layers[0] if info.layers else info.layer
+            await store.steering.save_attachment(
+                StoredAttachment(id, library.model, self.kind, str(info.path), layer, is_attached)
+            )
+        return self.write(info, library.model)

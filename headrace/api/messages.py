@@ -8,7 +8,7 @@ from functools import partial
 from fastapi import APIRouter, Request, Response
 
 from headrace import logs
-from headrace.api.answers import Reply, StreamWriter, respond, without_wishes
+from headrace.api.answers import Reply, StreamWriter, respond
 from headrace.api.json_response import JSONResponse
 from headrace.api.openapi import EVENT_STREAM, response_of, responses_of
 from headrace.api.request import Caller, base_model, destination, headers_of, is_strict, prepared, steered
@@ -48,8 +48,6 @@ async def create_message(http: Request, caller: Caller, body: wire.MessagesBody)
         names=wire.endpoint_name,
     )
     gateway, provider = destination(http)
-    if uses.is_strict:
-        request = without_wishes(request)
     return await respond(http, gateway.start(request, provider, uses=uses), reply, _headers())
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from headrace.api.answers import Reply, StreamWriter, respond, target_headers, without_wishes
+from headrace.api.answers import Reply, StreamWriter, respond, target_headers
 from headrace.api.authentication import administrator
 from headrace.api.json_response import JSONResponse, answered
 from headrace.api.openapi import response_of, responses_of
@@ -154,8 +154,6 @@ async def _answer(
 ) -> Response:
     gateway: Gateway = http.app.state.gateway
     request = replace(request, model=known(gateway, request.model), owner=caller.id)
-    if uses.is_strict:
-        request = without_wishes(request)
     return await respond(http, gateway.start(request, uses=uses), reply, {})
 
 

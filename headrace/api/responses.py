@@ -182,9 +182,7 @@ async def cancel_response(http: Request, caller: Caller, id: str) -> Response:
 
 @route(router, "GET", "/responses/{id}/input_items", under=V1, summary="List the input items of a response")
 async def list_input_items(http: Request, caller: Caller, id: str, page: NewestFirst) -> ListObject[Item]:
-    items = await _responses(http)[0].input_items(
-        caller.id, id, limit=page.limit, after=page.after, order=page.order
-    )
+    items = await _responses(http)[0].input_items(caller.id, id, **page)
     return conversations.items(items.data, has_more=items.has_more)
 
 

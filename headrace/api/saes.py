@@ -12,14 +12,14 @@ from pydantic import BeforeValidator
 
 from headrace.api.authentication import Admin
 from headrace.api.errors import RESPONSES
-from headrace.api.libraries import existing, in_thread, libraries, library_of, steering_of
+from headrace.api.libraries import Files, in_thread, library_of, steering_of
 from headrace.api.listing import query_of
 from headrace.api.request import Caller, Stored, in_time
 from headrace.api.routes import V1, route
 from headrace.errors import BadRequest, ConfigError
 from headrace.offload import aside, check_wanted
 from headrace.steering.types import Library
-from headrace.store import Store, StoredAttachment
+from headrace.store import StoredAttachment
 from headrace.wire import steering_objects as wire
 from headrace.wire.limits import whole
 from headrace.wire.pagination import limit_of
@@ -44,37 +44,30 @@ FeatureIndex = Annotated[int, BeforeValidator(_index)]
 NEIGHBOURS = 8
 MAX_TOKEN = 200  # characters
 LENS_WORK = 2**30  # in headrace.offload's bytes: always in a thread
+SAES = Files("sae", "SAE", lambda library: library.saes(), wire.sae)
 
 
 @route(router, "GET", "/saes", under=V1, summary="List sparse autoencoders")
 async def list_saes(http: Request, _: Caller) -> wire.WholeList[wire.SAEObject]:
-    found = [wire.sae(info, library.model) for library in libraries(http) for info in library.saes()]
-    return wire.whole_list(found)
+    return SAES.every(http)
 
 
 @route(router, "POST", "/saes", under=V1, summary="Load a sparse autoencoder")
 async def load_sae(http: Request, _: Admin, store: Stored, body: wire.SAEBody) -> wire.SAEObject:
     library = await library_of(http, body.model)
-    info = await in_thread(partial(library.load_sae, body.id, Path(body.path), layer=body.layer))
-    if body.attach:
-        await in_thread(partial(library.attach, body.id))
+    work = partial(library.load_sae, body.id, Path(body.path), layer=body.layer)
     attachment = StoredAttachment(body.id, library.model, "sae", body.path, body.layer, body.attach)
-    await store.steering.save_attachment(attachment)
-    return _described(library, info.id)
+    return await SAES.load(library, store, work, attachment)
 
 
 @route(router, "GET", "/saes/{id}", under=V1, summary="Retrieve a sparse autoencoder")
 async def retrieve_sae(http: Request, _: Caller, id: str) -> wire.SAEObject:
-    return _described(await library_of(http), id)
+    return SAES.written(await library_of(http), id)
 
 
 @route(router, "DELETE", "/saes/{id}", under=V1, summary="Forget a sparse autoencoder; its files stay")
 async def delete_sae(http: Request, _: Admin, store: Stored, id: str) -> wire.DeletedObject:
-    library = await library_of(http)
-    _described(library, id)
-    await in_thread(partial(library.remove, id))
-    await store.steering.delete_attachment(library.model, id)
-    return {"id": id, "object": "sae", "deleted": True}
+    return await SAES.delete(http, store, id)
 
 
 @route(
@@ -84,11 +77,7 @@ async def delete_sae(http: Request, _: Admin, store: Stored, id: str) -> wire.De
 async def attach_sae(
     http: Request, _: Admin, store: Stored, id: str, body: wire.AttachBody
 ) -> wire.SAEObject:
-    library = await library_of(http)
-    _described(library, id)
-    await in_thread(partial(library.attach, id, layer=body.layer))
-    await _remember(store, library, id, is_attached=True)
-    return _described(library, id)
+    return await SAES.attach(http, store, id, body.layer)
 
 
 @route(
@@ -96,11 +85,7 @@ async def attach_sae(
     summary="Stop new requests from using a sparse autoencoder; running ones finish as they began",
 )  # fmt: skip
 async def detach_sae(http: Request, _: Admin, store: Stored, id: str) -> wire.SAEObject:
-    library = await library_of(http)
-    _described(library, id)
-    await in_thread(partial(library.detach, id))
-    await _remember(store, library, id, is_attached=False)
-    return _described(library, id)
+    return await SAES.detach(http, store, id)
 
 
 @route(router, "GET", "/saes/{id}/statistics", under=V1, summary="What probes saw of each feature")
@@ -108,7 +93,7 @@ async def sae_statistics(
     http: Request, response: Response, _: Caller, id: str
 ) -> wire.WholeList[wire.FeatureSummary]:
     library = await library_of(http)
-    _described(library, id)
+    SAES.info(library, id)
     limit = limit_of(query_of(http, response, ("model", "limit")))
     labels, found = library.sae(id).info.labels, library.statistics(id)
     return wire.whole_list(
@@ -132,7 +117,7 @@ async def list_features(
     http: Request, response: Response, _: Caller, id: str
 ) -> wire.WholeList[wire.FeatureSummary]:
     library = await library_of(http)
-    _described(library, id)
+    SAES.info(library, id)
     query = query_of(http, response, ("model", "limit", "q", "token"))
     limit, wanted, token = limit_of(query), dict(query).get("q", "").lower(), dict(query).get("token")
     if token is not None:
@@ -155,9 +140,9 @@ async def retrieve_feature(
     http: Request, response: Response, _: Caller, id: str, feature: FeatureIndex
 ) -> wire.FeatureObject:
     library = await library_of(http)
-    info = _described(library, id)
-    if not 0 <= feature < info["num_features"]:
-        raise BadRequest(f"feature: {id} has the features 0 to {info['num_features'] - 1}", param="feature")
+    last = SAES.info(library, id).num_features - 1
+    if not 0 <= feature <= last:
+        raise BadRequest(f"feature: {id} has the features 0 to {last}", param="feature")
     query = dict(query_of(http, response, ("model", "lens")))
     found = await in_thread(partial(_feature, library, id, feature))
     if query.get("lens", "false").lower() in ("true", "1"):
@@ -246,20 +231,3 @@ def _feature(library: Library, id: str, feature: int) -> wire.FeatureObject:
         "neighbours": near,
         "lens": None,
     }
-
-
-def _described(library: Library, id: str) -> wire.SAEObject:
-    """Raises NotFound."""
-    found = {info.id: info for info in library.saes()}
-    existing(list(found), id, "SAE")
-    return wire.sae(found[id], library.model)
-
-
-async def _remember(store: Store, library: Library, id: str, *, is_attached: bool) -> None:
-    """Store whether an SAE is attached, for the next start."""
-    info = next(info for info in library.saes() if info.id == id)
-    if info.path is not None:
-        layer = info.layers[0] if info.layers else info.layer
-        await store.steering.save_attachment(
-            StoredAttachment(id, library.model, "sae", str(info.path), layer, is_attached)
-        )

@@ -41,15 +41,9 @@ async def _filter(http: Request, response: Response) -> wire.Filter:
 async def list_completions(
     caller: Caller, store: Stored, filter: Annotated[wire.Filter, Depends(_filter)]
 ) -> ListObject[wire.StoredChatCompletion]:
-    page = await store.completions.page(
-        caller.id,
-        limit=filter.page.limit,
-        after=filter.page.after,
-        order=filter.page.order,
-        model=filter.model,
-        metadata=filter.metadata,
+    return wire.completions(
+        await store.completions.page(caller.id, **filter.page, model=filter.model, metadata=filter.metadata)
     )
-    return wire.completions(page)
 
 
 @route(router, "GET", STORED, under=V1, summary="Retrieve a stored chat completion")
@@ -80,5 +74,4 @@ async def list_messages(
 ) -> ListObject[Item]:
     """Each message has an `id`, its text as `content`, and its parts, if any, as `content_parts`."""
     head = (await store.completions.get(caller.id, completion_id)).head
-    page = await store.items.page(caller.id, head, limit=query.limit, after=query.after, order=query.order)
-    return wire.messages(page)
+    return wire.messages(await store.items.page(caller.id, head, **query))

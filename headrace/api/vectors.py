@@ -12,13 +12,13 @@ from starlette.responses import FileResponse
 
 from headrace.api.authentication import Admin
 from headrace.api.errors import RESPONSES
-from headrace.api.libraries import existing, in_thread, libraries, library_of
+from headrace.api.libraries import Files, in_thread, library_of
 from headrace.api.request import Caller, Stored, in_time
 from headrace.api.routes import V1, route
 from headrace.errors import BadRequest, ConfigError, NotFound
 from headrace.offload import aside, check_wanted
-from headrace.steering.types import Library, VectorInfo
-from headrace.store import Store, StoredAttachment
+from headrace.steering.types import Library
+from headrace.store import StoredAttachment
 from headrace.wire import steering_objects as wire
 
 if TYPE_CHECKING:
@@ -30,25 +30,22 @@ if TYPE_CHECKING:
 WORK = 2**30  # of training, in headrace.offload's bytes: always in a thread
 MAX_TRAINED = 20_000  # tokens of all texts together
 MAX_TEXT, CHARACTERS = 1_024, 32  # tokens that are read of one text, and characters of one token at most
+VECTORS = Files("vector", "control vector", lambda library: library.vectors(), wire.vector)
 
 router = APIRouter(tags=["steering"], responses=RESPONSES)
 
 
 @route(router, "GET", "/vectors", under=V1, summary="List control vectors")
 async def list_vectors(http: Request, _: Caller) -> wire.WholeList[wire.VectorObject]:
-    found = [wire.vector(info, library.model) for library in libraries(http) for info in library.vectors()]
-    return wire.whole_list(found)
+    return VECTORS.every(http)
 
 
 @route(router, "POST", "/vectors", under=V1, summary="Load a control vector from a GGUF file")
 async def load_vector(http: Request, _: Admin, store: Stored, body: wire.VectorBody) -> wire.VectorObject:
     library = await library_of(http, body.model)
-    await in_thread(partial(library.load_vector, body.id, Path(body.path)))
-    if body.attach:
-        await in_thread(partial(library.attach, body.id))
+    work = partial(library.load_vector, body.id, Path(body.path))
     attachment = StoredAttachment(body.id, library.model, "vector", body.path, None, body.attach)
-    await store.steering.save_attachment(attachment)
-    return wire.vector(_info(library, body.id), library.model)
+    return await VECTORS.load(library, store, work, attachment)
 
 
 @route(router, "POST", "/vectors/train", under=V1, summary="Train a control vector from texts")
@@ -63,7 +60,7 @@ async def train_vector(http: Request, _: Admin, store: Stored, body: wire.TrainB
     await in_thread(partial(library.add_vector, body.id, directions))
     if body.attach:
         await in_thread(partial(library.attach, body.id))
-    return await _remembered(store, library, body.id, is_attached=body.attach)
+    return await VECTORS.remember(store, library, body.id, is_attached=body.attach)
 
 
 def _train(library: Library, body: wire.TrainBody) -> dict[int, Directions]:
@@ -107,7 +104,7 @@ def _train(library: Library, body: wire.TrainBody) -> dict[int, Directions]:
     summary="Fetch a control vector as GGUF, as llama.cpp reads it",
 )  # fmt: skip
 async def fetch_vector(http: Request, _: Caller, id: str) -> Response:
-    path = _info(await library_of(http), id).path
+    path = VECTORS.info(await library_of(http), id).path
     if path is None or not path.is_file():
         raise NotFound(f"The control vector {id[:64]!r} has no file.", param="id")
     return FileResponse(path, media_type="application/octet-stream", filename=f"{id}.gguf")
@@ -115,17 +112,12 @@ async def fetch_vector(http: Request, _: Caller, id: str) -> Response:
 
 @route(router, "GET", "/vectors/{id}", under=V1, summary="Retrieve a control vector")
 async def retrieve_vector(http: Request, _: Caller, id: str) -> wire.VectorObject:
-    library = await library_of(http)
-    return wire.vector(_info(library, id), library.model)
+    return VECTORS.written(await library_of(http), id)
 
 
 @route(router, "DELETE", "/vectors/{id}", under=V1, summary="Forget a control vector; its file stays")
 async def delete_vector(http: Request, _: Admin, store: Stored, id: str) -> wire.DeletedObject:
-    library = await library_of(http)
-    _info(library, id)
-    await in_thread(partial(library.remove, id))
-    await store.steering.delete_attachment(library.model, id)
-    return {"id": id, "object": "vector", "deleted": True}
+    return await VECTORS.delete(http, store, id)
 
 
 @route(
@@ -133,10 +125,7 @@ async def delete_vector(http: Request, _: Admin, store: Stored, id: str) -> wire
     summary="Make a control vector usable by requests, while others run",
 )  # fmt: skip
 async def attach_vector(http: Request, _: Admin, store: Stored, id: str) -> wire.VectorObject:
-    library = await library_of(http)
-    _info(library, id)
-    await in_thread(partial(library.attach, id))
-    return await _remembered(store, library, id, is_attached=True)
+    return await VECTORS.attach(http, store, id)
 
 
 @route(
@@ -144,29 +133,10 @@ async def attach_vector(http: Request, _: Admin, store: Stored, id: str) -> wire
     summary="Stop new requests from using a control vector; running ones finish as they began",
 )  # fmt: skip
 async def detach_vector(http: Request, _: Admin, store: Stored, id: str) -> wire.VectorObject:
-    library = await library_of(http)
-    _info(library, id)
-    await in_thread(partial(library.detach, id))
-    return await _remembered(store, library, id, is_attached=False)
+    return await VECTORS.detach(http, store, id)
 
 
 def _check_free(library: Library, id: str) -> None:
     """Raises BadRequest if there is one of this id."""
     if id in [*(info.id for info in library.saes()), *(info.id for info in library.vectors())]:
         raise BadRequest(f"id: there is {id!r} already: set overwrite, or delete it", param="id")
-
-
-def _info(library: Library, id: str) -> VectorInfo:
-    """Raises NotFound."""
-    found = {info.id: info for info in library.vectors()}
-    existing(list(found), id, "control vector")
-    return found[id]
-
-
-async def _remembered(store: Store, library: Library, id: str, *, is_attached: bool) -> wire.VectorObject:
-    """The vector's object, once it is stored whether it is attached, for the next start."""
-    info = _info(library, id)
-    if info.path is not None:
-        attachment = StoredAttachment(id, library.model, "vector", str(info.path), None, is_attached)
-        await store.steering.save_attachment(attachment)
-    return wire.vector(info, library.model)

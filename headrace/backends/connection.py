@@ -130,7 +130,7 @@ class Response(aiohttp.ClientResponse):
 
 
 def _has_begun(failure: aiohttp.ClientConnectionError) -> bool:
-    """Whether a part of the answer's head arrived."""
+    """Whether a part of the answer's headers arrived before the connection was closed."""
     return isinstance(failure, aiohttp.ServerDisconnectedError) and not isinstance(failure.message, str)
 
 

@@ -117,7 +117,7 @@ class Places(Generic[H]):
         self._share()
 
     def _share(self) -> None:
-        """Start further sequences, one per holder in turn, while there is room."""
+        """Start waiting sequences while there is room, one of each holder in turn."""
         while self._turns and self.num_taken < self._shared:
             holder = self._turns.popleft()
             if holder.has_more:

@@ -31,9 +31,9 @@ R = TypeVar("R", bound=Running)
 
 
 class Keeper(Generic[R]):
-    """`open` starts a child and waits until it is ready; `came` and `left` hear of each one that is ready,
-    and why it no longer is. `hangs`: whether the running one has to be killed. `stop_s`: how long it may take
-    to finish what it does when it is stopped.
+    """`open` starts a child and waits until it is ready; `came` is called with each one that is ready, `left`
+    with the reason for which it no longer is. `hangs`: whether the running one has to be killed. `stop_s`:
+    how long it may take to finish what it does when it is stopped.
     """
 
     def __init__(

@@ -50,7 +50,9 @@ def _mask_stop_tokens(row: Floats, sequence: Sequence) -> None:
 
 
 def _below(tokens: NDArray[np.int64], vocabulary: int) -> int:
-    """How many of the tokens (ascending) are ids of the vocabulary. Callers may send larger ids."""
+    """The number of tokens, which are in ascending order, that are ids of the vocabulary. Callers may send
+    larger ids.
+    """
     return int(np.searchsorted(tokens, vocabulary))
 
 

@@ -156,7 +156,7 @@ def _span(sequence: Sequence, begin: int, start: int, end: int) -> Span:
 
 
 def _reads(parts: list[Part]) -> tuple[tuple[Read, ...], dict[int, NDArray[np.int64]]]:
-    """The hidden states that the step reads; none of them twice."""
+    """The hidden states that the step reads, each of them once."""
     reads: list[Read] = []
     rows: dict[int, _Rows] = {}
     for sequence, begin, start, end in parts:
@@ -239,8 +239,8 @@ def _scored(sequence: Sequence, end: int) -> range:
 
 
 def _pooled(sequence: Sequence, start: int, end: int) -> range:
-    """The positions of the chunk whose hidden states go into the sequence's vector. None of them twice: a
-    preempted sequence computes its tokens again, and a mean would count them again.
+    """The positions of the chunk whose hidden states go into the sequence's vector. Each counts once: a
+    preempted sequence computes its tokens again, which must not enter a mean a second time.
     """
     if sequence.pooling == "mean":
         return range(sequence.num_observed, end)

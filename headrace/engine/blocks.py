@@ -179,7 +179,7 @@ class BlockPool:
             self._inexact.discard(block)
 
     def _discard(self, block: int) -> None:
-        """Make a block unfindable, and free unless somebody holds it."""
+        """Remove a block from the prefix cache. It is free at once unless a sequence uses it."""
         self._forget(block)
         if block in self._idle:
             del self._idle[block]

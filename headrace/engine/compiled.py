@@ -25,7 +25,7 @@ class Compiled:
         self._most_rows = 0
 
     def share(self, tensors: Mapping[str, ov.Tensor]) -> None:
-        """Use these keys and values."""
+        """Make the graph read and write these tensors of keys and values."""
         self.tensors = tensors
         for name, tensor in tensors.items():
             self.request.set_tensor(name, tensor)

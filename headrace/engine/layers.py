@@ -1,4 +1,4 @@
-"""Finds the hidden states between the layers of a decoder in an OpenVINO graph, whoever built it."""
+"""Finds the hidden states between the layers of a decoder in an OpenVINO graph of any exporter."""
 
 from __future__ import annotations
 

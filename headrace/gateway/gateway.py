@@ -32,7 +32,7 @@ from headrace.gateway.lifetime import (
 from headrace.gateway.limits import Charge, Charging, Settling, answer_limit, is_limitable
 from headrace.gateway.monitor import Monitor
 from headrace.gateway.routing import Plan, Router, Target, check_model
-from headrace.gateway.work import Embed, Generate, PassOn, Rerank, Wishes, Work
+from headrace.gateway.work import Embed, Generate, PassOn, Rerank, Wishes, Work, without_wishes
 from headrace.relay_types import Relayed, Relaying, RelayRequest
 from headrace.rerank_types import Ranking, RerankRequest
 from headrace.types import (
@@ -130,6 +130,8 @@ class Gateway:
                 request = replace(request, flow=caller.flow, priority=priority)
                 if plan.preset is not None:
                     request = plan.preset.applied(request)
+                if uses.is_strict:
+                    request = without_wishes(request)
                 async with Until(end):
                     if self._charging is not None and caller.limits.exist:
                         charge, request = await self._charging.generate(caller, request, plan.targets[0])

@@ -47,7 +47,9 @@ class Prices:
 
 
 class Charge:
-    """What a request has reserved. It is settled once, with the tally of the request."""
+    """The use that a request has reserved of its key's limits. At the end of the request its real use
+    replaces the reservation, once.
+    """
 
     def __init__(self, reservation: Reservation, reserved: Demand, prices: Prices) -> None:
         self.answer = reservation.answer

@@ -53,7 +53,7 @@ class Follower:
 
 
 class Monitor:
-    """Shows followers what is read."""
+    """Sends what probes read in running requests to the callers who follow it."""
 
     def __init__(self) -> None:
         self._followers: list[Follower] = []

@@ -180,6 +180,13 @@ def wishes_of(request: GenerateRequest) -> tuple[str, ...]:
     return tuple(name for name in prompt.wishes if is_set.get(name))
 
 
+def without_wishes(request: GenerateRequest) -> GenerateRequest:
+    """The request, none of whose members may be left out."""
+    if not isinstance(request.prompt, Conversation):
+        return request
+    return replace(request, prompt=replace(request.prompt, wishes=frozenset()))
+
+
 def _refused_wish(request: GenerateRequest, error: ServerError) -> str | None:
     """The optional member that the error's `param` names; None if it names another member, or none."""
     param = (error.param or "").removeprefix("body.")

@@ -198,8 +198,8 @@ class _Reading:
         return float(found)
 
     def _llama3_factors(self, rope: Json, shape: Hyperparameters) -> NDArray[np.float32]:
-        """By what Llama 3.1 divides each frequency: the slow ones by `factor`, the fast ones by 1, and those
-        between by something between (Llama 3's reference code, apply_scaling).
+        """The divisor of each frequency in Llama 3.1: `factor` for slow ones, 1 for fast ones, and a number
+        between these for the others (Llama 3's reference code, apply_scaling).
         """
         names = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
         factor, low, high, original = (self._number(name, None, rope) for name in names)

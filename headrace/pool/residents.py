@@ -45,8 +45,8 @@ class Residents:
         return sum(entry.memory_bytes for entry in self._entries() if entry.is_resident)
 
     def load(self, entry: Entry) -> asyncio.Task[None]:
-        """The task that loads a model: the one that is at it already, if there is one. It goes on when those
-        who wait for it are cancelled. The entry's state says how it ended.
+        """The task that loads a model: the running one, or a new one. It goes on when those who wait for it
+        are cancelled. The entry's state says how it ended.
         """
         if entry.loading is None:
             entry.state = "loading"

@@ -49,7 +49,7 @@ class AfterHead:
 
 
 def parser_of_body(to: Callbacks) -> httptools.HttpRequestParser:
-    """A parser that is fed with `framing`, then with the body, then with further requests."""
+    """A parser that reads `framing`, then the body, then further requests."""
     return httptools.HttpRequestParser(AfterHead(to))
 
 

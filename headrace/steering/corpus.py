@@ -42,7 +42,7 @@ def _docstrings(path: Path) -> Iterator[str]:
 
 
 def file_texts(paths: Sequence[Path]) -> Iterator[str]:
-    """The documents of text files: what two empty lines separate. Raises ConfigError."""
+    """The documents of text files, which two empty lines separate. Raises ConfigError."""
     for path in paths:
         try:
             text = path.read_text(encoding="utf-8", errors="replace")

@@ -91,7 +91,9 @@ class LoadedSAE:
         )
 
     def rank(self) -> Rank | None:
-        """What a runner needs to find the k largest activations of a row; None if the SAE keeps all."""
+        """The parameters with which a runner finds the k largest activations of a row; None if the SAE keeps
+        all activations.
+        """
         info = self.info
         if info.k is None or info.k >= info.num_features:
             return None

@@ -1,9 +1,9 @@
 """Garbage collection of items.
 
-Items are shared: a row may lie on the paths of many heads. Whoever drops a head (deletes a response, moves a
-conversation) only registers it in the table `loose`; nothing is removed then. An hour later, `collect`
-removes the items that only this head led to, from the end of its path towards the beginning. The hour is for
-a turn that was started on the head before it was dropped and will store its answer after it.
+Items are shared: a row may lie on the paths of many heads. To drop a head (when a response is deleted, or a
+conversation moves on) only registers it in the table `loose`; nothing is removed then. An hour later,
+`collect` removes the items that only this head led to, from the end of its path towards the beginning. The
+hour is for a turn that was started on the head before it was dropped and will store its answer after it.
 
 An item is garbage when it has no child and no head names it. A turn may append to the item at the moment when
 it is found to be garbage: then a foreign key is violated in one of the two transactions, which is retried.

@@ -45,7 +45,7 @@ class Processes:
         self._seen: dict[str, tuple[int, float]] = {}  # beat, and when it was first seen (monotonic)
 
     def enter(self, c: Connection) -> None:
-        """Register this process, and clean up after dead ones."""
+        """Register this process, and release the locks of dead ones."""
         me = psutil.Process()
         values = {"host": host(), "pid": me.pid, "started": _started(me)}
         if not c.execute(select(processes.c.id).where(processes.c.id == self.id)).first():

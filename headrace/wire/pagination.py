@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
 
 from typing_extensions import TypedDict
@@ -40,9 +39,8 @@ class ListObject(TypedDict, Generic[Entry]):
     has_more: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Listing:
-    """The page of a list that a query selects."""
+class Listing(TypedDict):
+    """The page of a list that a query selects: arguments of the store's methods that read a page."""
 
     limit: int
     order: Order
@@ -54,9 +52,11 @@ def listing(query: Query, order: Order, *, is_cut: bool = False) -> Listing:
     reduced, as OpenAI does for some lists, and not refused. Raises BadRequest.
     """
     members = dict(query)
-    found = Listing(
-        _limit(members.get("limit"), is_cut), _order(members.get("order"), order), members.get("after")
-    )
+    found: Listing = {
+        "limit": _limit(members.get("limit"), is_cut),
+        "order": _order(members.get("order"), order),
+        "after": members.get("after"),
+    }
     include(query)
     return found
 

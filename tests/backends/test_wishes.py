@@ -233,6 +233,14 @@ def test_g7_thoughts_of_the_history_that_are_refused_are_left_out(
     assert written.last["messages"][1]["content"] == "yes"
 
 
+@pytest.mark.parametrize("path", [CHAT, RESPONSES])
+def test_l18_a_strict_request_that_is_refused_stays_refused(written: Written, path: str) -> None:
+    written.play(answer({"error": {"message": "Unknown parameter: 'verbosity'."}}, status=400))
+    body = dict(LOW["chat" if path == CHAT else "responses"][1])
+    assert written.ask(path, {"model": "up:m", **body}, **STRICT)[0] == 400
+    assert written.last["verbosity"] == "low"
+
+
 def test_strict_requests_keep_their_thoughts(written: Written) -> None:
     written.play(answer({"error": UNKNOWN["Groq"]}, status=400))
     assert written.ask(CHAT, {"model": "up:m", **HISTORIES["chat"][1]}, **STRICT)[0] == 400

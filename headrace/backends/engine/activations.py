@@ -51,8 +51,8 @@ class PendingActivations:
         return entries
 
     def attach(self, events: list[Event]) -> list[Event]:
-        """The events of a step, the first of which that can takes what waits. The end also takes the tokens
-        that were never computed: the last ones.
+        """Attach the waiting readings to the first event of a step that can carry them. If the step ends the
+        answer, it also gets those of the last tokens, which were never computed.
         """
         if not self._probes:
             return events

@@ -101,7 +101,7 @@ class EngineEditor:
 
     @cached_property
     def _tokens(self) -> list[int]:
-        """The tokens whose hidden states are measured."""
+        """The tokens of the sample text whose hidden states are measured, as many as the cache holds."""
         return self._calibration()[: min(CALIBRATION_TOKENS, self._engine.max_tokens - 1)]
 
     @cached_property

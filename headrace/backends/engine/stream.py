@@ -54,7 +54,7 @@ class Waiter(ABC, Generic[T]):
 
     @abstractmethod
     def push(self, output: Output) -> bool:
-        """Take an output. Returns whether its sequence has ended."""
+        """Add what the engine computed in a step for one sequence. Returns whether the sequence has ended."""
 
     @abstractmethod
     def fail(self, error: ServerError) -> None: ...

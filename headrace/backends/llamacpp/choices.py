@@ -18,7 +18,7 @@ MAX_HELD = 64  # events that wait for the reader
 
 
 def singles(request: GenerateRequest) -> list[GenerateRequest]:
-    """Split a request into one per choice, in order. A seed is counted up from choice to choice."""
+    """Split a request for n answers into n requests, in order. Each has a seed one greater than the last."""
     prompt, seed = request.prompt, request.sampling.seed
     prompts: list[Conversation | Texts] = [prompt]
     if isinstance(prompt, Texts):

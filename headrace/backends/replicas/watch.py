@@ -67,7 +67,7 @@ class Watch:
         self._now.set()
 
     def moves(self, url: str) -> None:
-        """The replica is at another address now."""
+        """Send requests to the replica's new address from now on."""
         self._root.base_url = root(url, "/v1")
 
     async def _run(self) -> None:

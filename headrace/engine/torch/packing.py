@@ -49,7 +49,7 @@ class Matrices:
 
     @contextmanager
     def careful(self, wanted: bool) -> Iterator[None]:
-        """Meanwhile, if that is wanted, products have at most so many rows that each is rounded alike."""
+        """If `wanted`, divide matrix products into parts so small that every row is rounded alike."""
         self._is_careful = wanted
         try:
             yield

@@ -61,7 +61,7 @@ class Constraint:
 
     @property
     def is_complete(self) -> bool:
-        """Whether only the end of the text can follow."""
+        """Whether no token but the end of the text may follow."""
         return bool(self._matcher.is_stopped())
 
     def fill(self, mask: NDArray[np.int32]) -> None:

@@ -210,7 +210,7 @@ class Frames:
             yield self._delta("input_json_delta", partial_json=event.arguments)
 
     def _in(self, empty: AnsweredText | dialect.SignedThinking) -> Iterator[str]:
-        """Open this block unless one of its type is open."""
+        """Begin this block, and end the open one, unless a block of its type is open already."""
         if self._open != empty["type"]:
             yield from self._close()
             yield self._begin(empty["type"], empty)

@@ -332,10 +332,10 @@ def test_what_cannot_be_compiled_is_the_callers_fault(grammars: Grammars, format
     ids=range(14),
 )
 def test_monster_is_compiled_or_refused_in_time(grammars: Grammars, format: Format) -> None:
-    started = time.perf_counter()
+    started = time.process_time()  # llguidance counts its own work, and does not say how much it was
     with suppress(BadRequest, GrammarFailed):
         allowed(grammars.compile(format))
-    assert time.perf_counter() - started < 60
+    assert time.process_time() - started < 60
 
 
 @pytest.mark.parametrize(
