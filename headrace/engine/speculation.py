@@ -85,7 +85,7 @@ def _expected_usually(sequence: Sequence, length: int) -> float:
 
 
 def _draft(sequence: Sequence, length: int) -> list[int]:
-    """The guessed tokens, filled up with copies of the last token to this length, or to the longest answer."""
+    """The guessed tokens, filled up with copies of the last one to this length, or to the longest answer."""
     tokens = [guess.token for guess in sequence.drafter.guesses[:length]]
     filling = min(length, _num_left(sequence)) - len(tokens)
     return tokens + sequence.tokens[-1:] * filling
