@@ -132,10 +132,6 @@ class Hold:
     reason: str = ""
     until: float | None = None
 
-    @property
-    def is_lease(self) -> bool:
-        return self.until is not None
-
     def is_over(self, now: float) -> bool:
         return self.until is not None and self.until <= now
 

@@ -41,10 +41,6 @@ class SecureServer:
     def sockets(self) -> Sequence[socket.socket]:
         return [self._listener]
 
-    @property
-    def num_handshakes(self) -> int:
-        return len(self._handshakes)
-
     def close(self) -> None:
         """Accept no more connections. Handshakes that are under way may end."""
         self._accepting.cancel()

@@ -86,10 +86,6 @@ class EncoderBackend(BaseBackend, Generic[Text, Tokenizer]):
         if self._batcher is not None:
             await self._batcher.aclose()
 
-    @property
-    def is_loaded(self) -> bool:
-        return self._loading.value is not None
-
     @asynccontextmanager
     async def generate(self, request: GenerateRequest) -> AsyncIterator[AsyncIterator[Event]]:
         raise BadRequest(f"{request.model} reads texts; it generates none", param="model")

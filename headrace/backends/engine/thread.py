@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import Literal
 
 from headrace.engine.engine import Engine, Output
@@ -38,7 +39,8 @@ class EngineThread:
     # - The engine and its sequences belong to the thread from `add` on. The loop only reads what a step has
     #   finished writing (tokens, counts, times), when that step's outputs are delivered.
     # - `_orders` is the queue to the thread: the loop appends, the thread takes from the left. Both are
-    #   single operations of deque, which are atomic, so no lock is needed.
+    #   single operations of deque, which are atomic, so no lock is needed. `_calls` is the same from any
+    #   thread; each of its futures ends, because whatever finds the thread ended cancels those that are left.
     # - call_soon_threadsafe is the queue to the loop. It keeps its order: outputs arrive step by step, and a
     #   sequence's end after its tokens.
     # So one order is certain: an abort takes effect before the next step, but outputs of the step under way
@@ -82,11 +84,14 @@ class EngineThread:
 
     def call(self, function: Callable[[], bool]) -> Future[bool]:
         """Run a function in the thread, between two steps; the future gets its result, or what it raises. Any
-        thread may call this. Sequences that were added before it have joined the engine when it runs.
+        thread may call this. Sequences that were added before it have joined the engine when it runs. The
+        future is cancelled if the thread ends first, or has ended.
         """
         future: Future[bool] = Future()
         self._calls.append((function, future))
         self._wake.set()
+        if not self.is_alive:  # looked at after the append: a thread that ends later cancels what it finds
+            self._cancel_calls()
         return future
 
     def stop(self) -> None:
@@ -166,5 +171,6 @@ class EngineThread:
                 future.set_exception(exc)
 
     def _cancel_calls(self) -> None:
-        while self._calls:
-            self._calls.popleft()[1].cancel()
+        with suppress(IndexError):  # two threads may do this at once
+            while True:
+                self._calls.popleft()[1].cancel()
