@@ -14,7 +14,7 @@ from headrace.models import published, sentences
 from headrace.models.model import CONFIG, GENERATION, GRAPH, TEMPLATE, TOKENIZER, WEIGHTS, Model
 
 INDEX = "model.safetensors.index.json"
-READER = 2  # raise it when the graph that is made of a folder changes
+READER = 3  # raise it when the graph that is made of a folder changes
 COPIED = (CONFIG, GENERATION, TOKENIZER, TEMPLATE, published.SPECIAL)  # beside a converted graph
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 # What a model needs of its repository. Code is fetched, too, but runs only with `models.trust_remote_code`.
@@ -27,6 +27,9 @@ PICKLED = (
 TWO_FACED, UNLIMITED = ("longrope", "su"), 2**31
 LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 USUAL_LENGTH = 8192  # the context of models that have no limit, as Mamba, or state none
+# What transformers takes where config.json states none, as those of Gemma 3 that see images.
+LENGTHS = {"gemma3": 131072, "gemma3_text": 131072}
+EMBEDDING = "embed_tokens.weight"
 TYPES = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
 
 
@@ -50,17 +53,20 @@ def describe(folder: Path, *, name: str, reference: str) -> Model:
     from headrace.models import safetensors  # loads NumPy
 
     # Their headers: what is damaged is named before anything is loaded.
-    count = sum(len(safetensors.tensors(file)) for file in files)
-    layers = published.number(folder, published.read(folder / CONFIG), *LAYERS, default=0)
-    if layers > count:  # no library should make so many
-        raise ModelError(f"{folder / CONFIG} says {layers} layers, of {count} tensors")
+    tensors = {name: tensor.shape for file in files for name, tensor in safetensors.tensors(file).items()}
+    config = published.read(folder / CONFIG)
+    layers = published.number(folder, config, *LAYERS, default=0)
+    if layers > len(tensors):  # no library should make so many
+        raise ModelError(f"{folder / CONFIG} says {layers} layers, of {len(tensors)} tensors")
+    embeddings = [shape[0] for name, shape in tensors.items() if name.endswith(EMBEDDING) and shape]
     model = published.describe(
         folder,
         name=name,
         reference=reference,
         quantization=_type(folder),
         created=files[0].stat().st_mtime,
-        usual_length=USUAL_LENGTH,
+        usual_length=LENGTHS.get(str(config.get("model_type")), USUAL_LENGTH),
+        usual_vocabulary=embeddings[0] if embeddings else None,
     )
     if sentences.embeds(folder):
         embedding = sentences.read(folder)

@@ -36,9 +36,9 @@ READ = frozenset(
         "model_type", "num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads",
         "num_key_value_heads", "head_dim", "vocab_size", "max_position_embeddings", "rms_norm_eps",
         "rope_theta", "rope_scaling", "rope_parameters", "rope_local_base_freq", "sliding_window",
-        "use_sliding_window", "layer_types", "no_rope_layers", "partial_rotary_factor",
-        "query_pre_attn_scalar", "embedding_multiplier", "attention_multiplier", "residual_multiplier",
-        "logits_scaling", "tie_word_embeddings",
+        "use_sliding_window", "sliding_window_pattern", "layer_types", "no_rope_layers",
+        "no_rope_layer_interval", "partial_rotary_factor", "query_pre_attn_scalar", "embedding_multiplier",
+        "attention_multiplier", "residual_multiplier", "logits_scaling", "tie_word_embeddings",
         "attention_bias", "mlp_bias",  # the tensors say it
     }
 )  # fmt: skip
@@ -46,10 +46,9 @@ IDLE = frozenset(
     {
         "architectures", "attention_dropout", "attn_implementation", "auto_map", "bos_token_id",
         "cache_implementation", "dtype", "embd_pdrop", "eos_token_id", "head_bias", "hidden_dropout",
-        "initializer_range", "max_window_layers", "no_rope_layer_interval",
-        "original_max_position_embeddings", "pad_token_id",
-        "pretraining_tp", "resid_pdrop", "sliding_window_pattern", "_sliding_window_pattern", "torch_dtype",
-        "transformers_version", "use_cache", "_name_or_path", "_attn_implementation_autoset",
+        "initializer_range", "max_window_layers", "original_max_position_embeddings",
+        "pad_token_id", "pretraining_tp", "resid_pdrop", "torch_dtype", "transformers_version", "use_cache",
+        "_name_or_path", "_attn_implementation_autoset", "_sliding_window_pattern",
     }
 )  # fmt: skip
 # Other members, with the values that change nothing.
@@ -63,7 +62,17 @@ NEUTRAL: Mapping[str, tuple[object, ...]] = {
     "use_mrope": (False,),
     "use_qk_norm": (False,),
 }
-PATTERN = 6  # of gemma3: every so many layers attend to everything
+# What transformers takes for a member that is absent, where the architectures differ.
+ABSENT: Mapping[str, Json] = {
+    "mistral": {"sliding_window": 4096, "num_key_value_heads": 8},
+    "qwen2": {"num_key_value_heads": 32},
+    "qwen3": {"num_key_value_heads": 32, "head_dim": 128},
+    "smollm3": {"rope_theta": 2e6, "num_key_value_heads": 4},
+    "phi3": {"rms_norm_eps": 1e-5},
+    "gemma3_text": {"rope_theta": 1e6, "sliding_window": 4096, "num_key_value_heads": 4, "head_dim": 256},
+}
+PATTERN = 6  # of gemma3: every so many layers attend to everything, where config.json does not say it
+PAUSE = 4  # of smollm3: every so many layers do not rotate, where config.json does not say it
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +90,9 @@ def read(config: Json, unsupported: Unsupported) -> Read:
 
 class _Reading:
     def __init__(self, config: Json, unsupported: Unsupported) -> None:
-        self._config, self._unsupported = config, unsupported
         self._type = str(config.get("model_type"))
+        self._config: Json = {**ABSENT.get(self._type, {}), **config}
+        self._unsupported = unsupported
 
     def read(self) -> Read:
         if self._type not in ARCHITECTURES:
@@ -141,7 +151,8 @@ class _Reading:
         if not isinstance(written, dict):
             raise self._unsupported("stretches positions in a way that its configuration does not describe")
         whole = written.get("full_attention", written)
-        rope = {"rope_theta": self._config.get("rope_theta"), **(whole if isinstance(whole, dict) else {})}
+        theta = {name: self._config[name] for name in ("rope_theta",) if name in self._config}
+        rope = {**theta, **(whole if isinstance(whole, dict) else {})}
         if _kind(rope) not in ("default", "linear", "llama3"):
             raise self._unsupported(f"stretches positions by {str(_kind(rope))[:100]!r}")
         return rope
@@ -162,15 +173,19 @@ class _Reading:
         if isinstance(kinds, list) and len(kinds) == layers:
             return tuple(window if kind == "sliding_attention" else 0 for kind in kinds)
         if self._type == "gemma3_text":
-            return tuple(window if (layer + 1) % PATTERN else 0 for layer in range(layers))
+            period = self._integer("sliding_window_pattern", PATTERN)
+            return tuple(window if (layer + 1) % period else 0 for layer in range(layers))
         if self._type in ("mistral", "phi3"):
             return (window,) * layers
         raise self._unsupported("has a 'sliding_window' but not the layers that have it")
 
     def _unrotated(self, layers: int) -> frozenset[int]:
-        rotates = self._config.get("no_rope_layers")  # 1: it does
-        if self._type != "smollm3" or not isinstance(rotates, list):
+        if self._type != "smollm3":
             return frozenset()
+        rotates = self._config.get("no_rope_layers")  # 1: it does
+        if not isinstance(rotates, list):
+            period = self._integer("no_rope_layer_interval", PAUSE)
+            return frozenset(range(period - 1, layers, period))
         if len(rotates) != layers:
             raise self._unsupported(f"has {len(rotates)} 'no_rope_layers' and {layers} layers")
         return frozenset(layer for layer, rotated in enumerate(rotates) if not rotated)
@@ -190,9 +205,10 @@ class _Reading:
         return value
 
     def _number(self, name: str, default: float | None, members: Json | None = None) -> float:
-        """A finite number above 0, of the configuration or of `members`; `default`: where there is none."""
-        found = (self._config if members is None else members).get(name)
-        found = default if found is None else found
+        """A finite number above 0, of the configuration or of `members`; `default`: where the member is
+        absent. A null is none: transformers refuses it.
+        """
+        found = (self._config if members is None else members).get(name, default)
         if isinstance(found, bool) or not isinstance(found, int | float) or not 0 < found < math.inf:
             raise self._unsupported(f"has no usable {name!r} in its configuration")
         return float(found)

@@ -31,13 +31,15 @@ def describe(
     quantization: str | None,
     created: float,
     usual_length: int | None = None,
+    usual_vocabulary: int | None = None,
 ) -> Model:
     """Describe the model in a folder with the files CONFIG and TOKENIZER. `usual_length`: the context of a
-    model that states none. Raises ModelError.
+    model that states none; `usual_vocabulary`: the tokens of one that does not state these. Raises
+    ModelError.
     """
     config, generation = read(folder / CONFIG), read(folder / GENERATION)
     special = read(folder / SPECIAL)
-    vocabulary = number(folder, config, "vocab_size")
+    vocabulary = number(folder, config, "vocab_size", default=usual_vocabulary)
     bos = _ids(generation.get("bos_token_id", _value(config, "bos_token_id")), vocabulary)
     ends = _ids(generation.get("eos_token_id", _value(config, "eos_token_id")), vocabulary)
     return Model(

@@ -122,4 +122,20 @@ def test_what_cannot_be_paged_is_served_one_sequence_at_a_time(name: str) -> Non
     serve(runner, examples=2)
 
 
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("bloom", "its attention cannot be replaced"),
+        ("minimax", "its logits differ by"),
+        ("doge", "AttributeError"),
+    ],
+)
+def test_the_log_says_why_a_model_is_slow(name: str, reason: str, caplog: pytest.LogCaptureFixture) -> None:
+    """An error that was not foreseen, which may be our own, has its traceback there."""
+    chosen(random_model(name))
+    warnings = [entry for entry in caplog.records if entry.levelname == "WARNING"]
+    assert f"not in a paged cache, because {reason}" in warnings[-1].getMessage()
+    assert [bool(entry.exc_info) for entry in warnings] == [True] * (name == "doge") + [False]
+
+
 assert max(map(max, BASES)) < VOCABULARY

@@ -69,6 +69,19 @@ def test_other_names_of_the_context(name: str, folder: Path, tmp_path: Path) -> 
     assert prepare(str(folder), Cache(tmp_path)).context_length == 77
 
 
+def test_sizes_that_a_folder_of_gemma_3_leaves_out(folder: Path, tmp_path: Path) -> None:
+    """Those that see images state them nowhere."""
+    (folder / "config.json").write_text(
+        json.dumps({"model_type": "gemma3", "text_config": {"hidden_size": 3}})
+    )
+    with pytest.raises(ModelError, match="does not say vocab_size"):
+        prepare(str(folder), Cache(tmp_path))
+    table = {"language_model.model.embed_tokens.weight": np.ones((263, 3), np.float32)}
+    write_safetensors(folder / "model.safetensors", table)
+    model = prepare(str(folder), Cache(tmp_path))
+    assert (model.vocabulary, model.context_length) == (263, 131072)
+
+
 @pytest.mark.parametrize(
     "members",
     [

@@ -4,13 +4,15 @@ architecture that it has, in float32.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from headrace.models import convert
+from headrace.errors import UnsupportedModel
+from headrace.models import checkpoint_config, convert
 from headrace.models.model import no_progress
 from tests.engine.plain import PlainModel
 
@@ -95,3 +97,39 @@ def test_the_graph_equals_transformers(name: str, tmp_path: Path) -> None:
     found = PlainModel(built).logits(TOKENS)
     assert np.abs(expected).max() > 1, "the logits must be worth comparing"
     assert np.abs(found - expected).max() < 1e-4 * np.abs(expected).max()
+
+
+# As transformers 4 wrote them, with a value of each member that is not the usual one.
+WRITTEN: dict[str, Any] = {
+    **BASE, "rms_norm_eps": 3e-4, "rope_theta": 77.0, "head_dim": 16, "hidden_act": "silu",
+    "attention_bias": False, "mlp_bias": False, "tie_word_embeddings": False,
+}  # fmt: skip
+OWN: dict[str, dict[str, Any]] = {
+    "granite": GRANITE,
+    "mistral": {"sliding_window": 7},
+    "phi3": {"sliding_window": 7, "head_dim": 8, "partial_rotary_factor": 0.5},
+    "smollm3": {"no_rope_layers": [1, 0, 0, 1, 1, 0], "no_rope_layer_interval": 3},
+    "gemma3_text": {
+        "sliding_window": 7, "sliding_window_pattern": 2, "query_pre_attn_scalar": 24,
+        "rope_local_base_freq": 55.0, "hidden_activation": "gelu_pytorch_tanh",
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", checkpoint_config.ARCHITECTURES)
+def test_a_member_that_is_absent_has_transformers_own_value(kind: str, tmp_path: Path) -> None:
+    """Or the folder is refused, and PyTorch runs it."""
+    whole = {"model_type": kind, **WRITTEN, **OWN.get(kind, {})}
+    refused = []
+    for name in sorted(checkpoint_config.READ & whole.keys() - {"model_type"}):
+        config = {key: value for key, value in whole.items() if key != name}
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        try:
+            found = checkpoint_config.read(config, UnsupportedModel)
+        except UnsupportedModel:
+            refused.append(name)
+            continue
+        transformers.AutoConfig.from_pretrained(tmp_path).save_pretrained(tmp_path)
+        completed = json.loads((tmp_path / "config.json").read_text())
+        assert found == checkpoint_config.read(completed, UnsupportedModel), name
+    assert len(refused) < len(whole) / 2

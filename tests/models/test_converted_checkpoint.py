@@ -118,6 +118,7 @@ def test_on_a_cpu_it_is_preferred(folder: Path, tmp_path: Path) -> None:
         {"vocab_size": 7},
         {"sliding_window": 4, "use_sliding_window": True},
         {"rms_norm_eps": "small"},
+        {"rms_norm_eps": None},
         {"rope_theta": 0},
         {"rope_theta": "1e4"},
         {"rope_scaling": "yarn"},

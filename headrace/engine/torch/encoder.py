@@ -52,7 +52,7 @@ class TorchEncoder:
     ) -> None:
         if num_threads:
             torch.set_num_threads(num_threads)
-        self._device = devices.device_of(options.device)
+        self._folder, self._device = folder, devices.device_of(options.device)
         dtype = weights.dtype_of(options, self._device, exact=exact)
         head: weights.Head = "none" if embedding.score is None else "score"
         model = weights.read_model(
@@ -95,6 +95,10 @@ class TorchEncoder:
         short = ids[: length // 3 + 1]
         beside = self._vectors([ids, short], [pooling] * 2)[1]
         alone = self._vectors([short], [pooling])[0]
+        if not alone.isfinite().all():
+            raise ModelError(
+                f"{self._folder} computes numbers that are infinite, or none: {weights.damage(self._folder)}"
+            )
         most = EXACT if self._model.dtype == torch.float32 else LEAST
         return bool((beside - alone).norm() <= most * alone.norm())
 

@@ -18,6 +18,7 @@ from headrace.engine.memory import budget
 from headrace.engine.runner import Runner
 from headrace.engine.torch import devices, selftest, weights
 from headrace.engine.torch.attention import register
+from headrace.engine.torch.call import NotPageable
 from headrace.engine.torch.decoder import Decoder
 from headrace.engine.torch.options import TorchOptions
 from headrace.engine.torch.packing import Matrices, pack_matrices
@@ -54,11 +55,13 @@ def load_runner(
     device = devices.device_of(options.device)
     dtype = weights.dtype_of(options, device, exact=exact)
     model = weights.read_model(folder, dtype, device, trusts_code=options.trusts_code)
+    damage = partial(weights.damage, folder)
     matrices = pack_matrices(model)
     log.info("%d matrices reordered for this processor", matrices.count)
     return choose(
         model,
         matrices,
+        damage,
         kv_cache_bytes=budget(kv_cache_bytes, devices.free_bytes(device)),
         max_model_len=max_model_len,
         max_num_seqs=max_num_seqs,
@@ -69,13 +72,16 @@ def load_runner(
 def choose(
     model: Any,
     matrices: Matrices | None = None,
+    damage: Callable[[], str] = lambda: "its weights are damaged",
     *,
     kv_cache_bytes: int,
     max_model_len: int,
     max_num_seqs: int,
     fingerprint: bytes = bytes(16),
 ) -> Runner:
-    """The fastest runner that gives what the model gives. Raises ModelError if there is none."""
+    """The fastest runner that gives what the model gives. Raises ModelError if there is none. `damage` says
+    why a model computes infinite numbers.
+    """
     register()
     decoder, name = Decoder(model), type(model).__name__
     sequential = partial(
@@ -97,38 +103,39 @@ def choose(
         ),
         **{how: partial(sequential, continuation=each) for how, each in SEQUENTIAL.items()},
     }
-    expected = _reference(decoder, name)
+    expected, reasons = _reference(decoder, name, damage), ""
     for how, build in candidates.items():
         found = _tried(build, expected)
         if not isinstance(found, str):
             if how != PAGED:
-                log.warning("%s is served one sequence at a time, %s: this is slow", name, how)
+                log.warning("%s is served one sequence at a time, %s: this is slow%s", name, how, reasons)
             return found
-        log.info("%s cannot be served %s: %s", name, how, found)
-    raise ModelError(f"{name} gives other numbers each time")
+        reasons += f"; not {how}, because {found}"
+    raise ModelError(f"{name} gives other numbers each time{reasons}")
 
 
-def _reference(decoder: Decoder, name: str) -> selftest.Reference:
+def _reference(decoder: Decoder, name: str, damage: Callable[[], str]) -> selftest.Reference:
     try:
         found = selftest.reference(decoder)
     except Exception as exc:  # the model's own, of whatever kind
         raise ModelError(f"{name} cannot be run: {type(exc).__name__}: {str(exc)[:300]}") from exc
     if not found.is_finite:
         dtype = str(decoder.dtype).removeprefix("torch.")
-        raise ModelError(
-            f"{name} computes infinite numbers, or none: its weights are damaged, or too large for {dtype} "
-            "(engine.dtype)"
-        )
+        raise ModelError(f"{name} computes numbers that are infinite, or none, in {dtype}: {damage()}")
     return found
 
 
 def _tried(build: Callable[[], Runner], expected: selftest.Reference) -> Runner | str:
-    """The runner, if it gives what is expected; else why it is not used."""
+    """The runner, if it gives what is expected; else why it is not used. An error that is not foreseen may be
+    our own: it is logged with its traceback.
+    """
     try:
         runner = build()
         difference = selftest.difference(runner, expected)
+    except NotPageable as exc:
+        return str(exc)
     except Exception as exc:  # the model's own, of whatever kind
-        log.debug("the self-test failed", exc_info=True)
+        log.warning("the self-test failed", exc_info=True)
         return f"{type(exc).__name__}: {' '.join(str(exc).split())[:200]}"
     if difference <= expected.tolerance:
         return runner

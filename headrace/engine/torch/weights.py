@@ -77,6 +77,17 @@ def read_model(
         raise ModelError(f"{folder} cannot be read: {_reason(exc)}") from exc
 
 
+def damage(folder: Path) -> str:
+    """Why a model computes numbers that are infinite, or none: the first such tensor in its files, if any."""
+    for file in sorted(folder.glob("*.safetensors")):
+        with safe_open(file, framework="pt") as opened:
+            for name in opened.keys():  # noqa: SIM118  # it is no mapping
+                tensor = opened.get_tensor(name)
+                if tensor.is_floating_point() and not tensor.float().isfinite().all():
+                    return f"{name!r} in {file.name} has numbers that are infinite, or none"
+    return "its weights are too large for these numbers (engine.dtype)"
+
+
 def reads_types(folder: Path, *, trusts_code: bool) -> bool:
     """Whether the model in `folder` has an input for the types of tokens: its tokenizer says so. Raises
     ModelError.

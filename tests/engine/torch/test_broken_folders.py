@@ -57,7 +57,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "an unknown activation": (lambda f: configure(f, hidden_act="frelu"), "does not know 'frelu'"),
     "an unknown rotation": (lambda f: configure(f, rope_parameters=WARP), "does not know 'warp'"),
     "an empty file": (lambda f: (f / NAME).write_bytes(b""), "cannot be read"),
-    "no numbers": (lambda f: change(f, lambda w: w[UP].fill_(float("nan"))), "weights are damaged"),
+    "no numbers": (lambda f: change(f, lambda w: w[UP].fill_(float("nan"))), f"'{UP}' in {NAME} has numbers"),
 }  # fmt: skip
 
 

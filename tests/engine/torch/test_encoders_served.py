@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from headrace import local
 from headrace.app import create_app
@@ -179,3 +180,16 @@ def test_pickled_layers_are_refused(tmp_path: Path) -> None:
 
 
 assert torch.get_default_dtype() == torch.float32
+
+
+@pytest.mark.parametrize(("name", "kind"), [("embedder", "Model"), ("reranker", SCORING)])
+def test_weights_that_are_no_numbers_are_refused_by_name(name: str, kind: str, tmp_path: Path) -> None:
+    folder = write_bare(tmp_path / name, "bert", kind)
+    tensors = load_file(folder / "model.safetensors")
+    damaged = next(each for each in tensors if each.endswith("layer.1.output.dense.weight"))
+    tensors[damaged][3, 4] = float("inf")
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    config = Config.model_validate({"engine": {"precision": "f32"}})
+    backend = build_backends(config, [described(folder)])[0]
+    with pytest.raises(ModelError, match=f"'{damaged}' in model.safetensors has numbers that are infinite"):
+        asyncio.run(backend.start())
