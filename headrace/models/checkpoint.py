@@ -24,6 +24,11 @@ PICKLED = (
     "holds pickled weights ({file}), and reading a pickle can run any code in it: get the model's "
     "safetensors, or convert it where you trust it, with transformers' `save_pretrained`"
 )
+ADAPTER = "adapter_config.json"
+ADAPTED = (
+    "holds an adapter of {base}, and not that model: merge them, with peft's `merge_and_unload` and "
+    "`save_pretrained`, and serve that folder"
+)
 TWO_FACED, UNLIMITED = ("longrope", "su"), 2**31
 LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 USUAL_LENGTH = 8192  # the context of models that have no limit, as Mamba, or state none
@@ -44,6 +49,9 @@ def describe(folder: Path, *, name: str, reference: str) -> Model:
     """Describe the model in a folder. Raises ModelError, which names a missing file and how to get it."""
     files = weight_files(folder)
     if not (folder / CONFIG).is_file():
+        if (folder / ADAPTER).is_file():
+            base = published.read(folder / ADAPTER).get("base_model_name_or_path")
+            raise ModelError(f"{folder} " + ADAPTED.format(base=str(base)[:200]))
         raise ModelError(f"{folder} has no {CONFIG}: copy it from the original model")
     if not (folder / TOKENIZER).is_file():
         raise ModelError(

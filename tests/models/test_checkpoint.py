@@ -69,6 +69,13 @@ def test_other_names_of_the_context(name: str, folder: Path, tmp_path: Path) -> 
     assert prepare(str(folder), Cache(tmp_path)).context_length == 77
 
 
+def test_an_adapter_is_no_model(folder: Path, tmp_path: Path) -> None:
+    (folder / "config.json").rename(folder / "adapter_config.json")
+    write(folder / "adapter_config.json", {"base_model_name_or_path": "org/base", "peft_type": "LORA"})
+    with pytest.raises(ModelError, match="holds an adapter of org/base, and not that model"):
+        prepare(str(folder), Cache(tmp_path))
+
+
 def test_sizes_that_a_folder_of_gemma_3_leaves_out(folder: Path, tmp_path: Path) -> None:
     """Those that see images state them nowhere."""
     (folder / "config.json").write_text(

@@ -21,7 +21,7 @@ from torch import nn
 from headrace.encoder_types import Activation, Embedding, Layer, Marked, Pooling
 from headrace.engine.torch import devices, weights
 from headrace.engine.torch.options import TorchOptions
-from headrace.engine.torch.packing import pack_matrices
+from headrace.engine.torch.packing import called, pack_matrices
 from headrace.engine.torch.selftest import EXACT, LEAST
 from headrace.errors import ModelError
 from headrace.freed import trim
@@ -58,7 +58,6 @@ class TorchEncoder:
         model = weights.read_model(
             folder, dtype, self._device, trusts_code=options.trusts_code, head=head
         ).eval()
-        log.info("%d matrices reordered for this processor", pack_matrices(model).count)
         self._takes_types = TYPES in inspect.signature(model.forward).parameters and weights.reads_types(
             folder, trusts_code=options.trusts_code
         )
@@ -72,7 +71,9 @@ class TorchEncoder:
         self._layers = [_layer(folder, layer, self._device) for layer in embedding.layers]
         self.width = embedding.width
         self._pads = True
-        self._pads = self._ignores_padding(min(TRIED_TOKENS, embedding.max_tokens), embedding.pooling)
+        with called(model) as modules:
+            self._pads = self._ignores_padding(min(TRIED_TOKENS, embedding.max_tokens), embedding.pooling)
+        pack_matrices(modules)
         if not self._pads:
             log.warning("%s is computed for texts of one length at a time: it sees padding", folder.name)
 

@@ -21,7 +21,7 @@ from headrace.engine.torch.attention import register
 from headrace.engine.torch.call import NotPageable
 from headrace.engine.torch.decoder import Decoder
 from headrace.engine.torch.options import TorchOptions
-from headrace.engine.torch.packing import Matrices, pack_matrices
+from headrace.engine.torch.packing import called, pack_matrices
 from headrace.engine.torch.runner import TorchRunner
 from headrace.engine.torch.sequential import Continuation, SequentialRunner
 from headrace.errors import ModelError
@@ -48,7 +48,7 @@ def load_runner(
     exact: bool = False,
 ) -> Runner:
     """Load the model in `folder` (seconds to minutes) and choose its runner by a self-test. Raises
-    ModelError. `kv_cache_bytes`: 0: a share of the memory that is free then.
+    ModelError.
     """
     if num_threads:
         torch.set_num_threads(num_threads)
@@ -56,13 +56,10 @@ def load_runner(
     dtype = weights.dtype_of(options, device, exact=exact)
     model = weights.read_model(folder, dtype, device, trusts_code=options.trusts_code)
     damage = partial(weights.damage, folder)
-    matrices = pack_matrices(model)
-    log.info("%d matrices reordered for this processor", matrices.count)
     return choose(
         model,
-        matrices,
         damage,
-        kv_cache_bytes=budget(kv_cache_bytes, devices.free_bytes(device)),
+        kv_cache_bytes=kv_cache_bytes,
         max_model_len=max_model_len,
         max_num_seqs=max_num_seqs,
         fingerprint=_fingerprint(folder, dtype, device),
@@ -71,7 +68,6 @@ def load_runner(
 
 def choose(
     model: Any,
-    matrices: Matrices | None = None,
     damage: Callable[[], str] = lambda: "its weights are damaged",
     *,
     kv_cache_bytes: int,
@@ -79,11 +75,16 @@ def choose(
     max_num_seqs: int,
     fingerprint: bytes = bytes(16),
 ) -> Runner:
-    """The fastest runner that gives what the model gives. Raises ModelError if there is none. `damage` says
-    why a model computes infinite numbers.
+    """The fastest runner that gives what the model gives, before its matrices are reordered. Raises
+    ModelError if there is none. `damage` says why a model computes infinite numbers; `kv_cache_bytes`: 0: a
+    share of the memory that is free then.
     """
     register()
     decoder, name = Decoder(model), type(model).__name__
+    with called(model) as modules:
+        expected, reasons = _reference(decoder, name, damage), ""
+    matrices = pack_matrices(modules)
+    kv_cache_bytes = budget(kv_cache_bytes, devices.free_bytes(decoder.device))
     sequential = partial(
         SequentialRunner,
         decoder,
@@ -96,14 +97,13 @@ def choose(
         PAGED: partial(
             TorchRunner,
             decoder,
-            matrices or Matrices(),
+            matrices,
             kv_cache_bytes=kv_cache_bytes,
             max_tokens=max_num_seqs * max_model_len,
             fingerprint=fingerprint,
         ),
         **{how: partial(sequential, continuation=each) for how, each in SEQUENTIAL.items()},
     }
-    expected, reasons = _reference(decoder, name, damage), ""
     for how, build in candidates.items():
         found = _tried(build, expected)
         if not isinstance(found, str):

@@ -8,7 +8,8 @@ from two rows on, on others (Intel's with AMX) up to 32. So a seeded answer does
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
@@ -17,6 +18,8 @@ from torch import nn
 
 from headrace.engine.torch import alike
 from headrace.engine.torch.rounding import UNLIMITED
+
+log = logging.getLogger(__name__)
 
 
 class Matrices:
@@ -71,17 +74,37 @@ class Matrices:
         return found.reshape(*rows.shape[:-1], -1)
 
 
-def pack_matrices(model: nn.Module) -> Matrices:
-    """Reorder the model's matrices on the CPU, in place of the originals."""
+@contextmanager
+def called(model: nn.Module) -> Iterator[Iterable[nn.Linear]]:
+    """The linear modules of the model that are called meanwhile. Of others a model may read the matrix itself
+    (the time steps of Mamba, Jamba): these must keep it.
+    """
+    found: dict[nn.Linear, None] = {}  # in the order of their first calls
+
+    def note(module: nn.Module, _: object) -> None:
+        if isinstance(module, nn.Linear):
+            found[module] = None
+
+    hooks = [part.register_forward_pre_hook(note) for part in model.modules() if type(part) is nn.Linear]
+    try:
+        yield found
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def pack_matrices(modules: Iterable[nn.Linear]) -> Matrices:
+    """Reorder the matrices of modules on the CPU, in place of the originals."""
     found = Matrices()
     if not torch.backends.mkldnn.is_available():
         return found
     dtypes = [torch.float32]
     if torch.ops.mkldnn._is_mkldnn_bf16_supported():  # without AVX-512 the reordering of bfloat16 is refused
         dtypes.append(torch.bfloat16)
-    for module in model.modules():
-        if type(module) is nn.Linear and module.weight.device.type == "cpu" and module.weight.dtype in dtypes:
+    for module in modules:
+        if module.weight.device.type == "cpu" and module.weight.dtype in dtypes:
             found.add(module)
+    log.info("%d matrices reordered for this processor", found.count)
     return found
 
 

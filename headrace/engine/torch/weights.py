@@ -14,8 +14,13 @@ from transformers import (
     AutoConfig,
     AutoModel,
     AutoModelForCausalLM,
+    AutoModelForImageTextToText,
     AutoModelForSequenceClassification,
     AutoTokenizer,
+)
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
 )
 
 from headrace.engine.torch.devices import computes_bfloat16
@@ -31,6 +36,7 @@ LOADERS: dict[Head, Any] = {
     "score": AutoModelForSequenceClassification,
     "none": AutoModel,
 }
+WRITING, SEEING = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
 
 def dtype_of(options: TorchOptions, device: torch.device, *, exact: bool) -> torch.dtype:
@@ -58,7 +64,7 @@ def read_model(
     arguments = {"trust_remote_code": trusts_code, "local_files_only": True}
     try:
         config = AutoConfig.from_pretrained(folder, **arguments)
-        model, report = LOADERS[head].from_pretrained(
+        model, report = _loader(config, head).from_pretrained(
             folder,
             config=config,
             dtype=dtype,
@@ -75,6 +81,14 @@ def read_model(
     except Exception as exc:  # whatever a library makes of a configuration that it does not expect
         log.debug("%s cannot be read", folder, exc_info=True)
         raise ModelError(f"{folder} cannot be read: {_reason(exc)}") from exc
+
+
+def _loader(config: Any, head: Head) -> Any:
+    """What loads the model. One that generates text beside images does so without any, too."""
+    kind = config.model_type
+    if head == "language" and kind in SEEING and kind not in WRITING:
+        return AutoModelForImageTextToText
+    return LOADERS[head]
 
 
 def damage(folder: Path) -> str:
@@ -141,6 +155,8 @@ def _reason(exc: Exception) -> str:
             "transformers does not know its architecture, and its folder has code for it; "
             "--trust-remote-code runs that code, which can do whatever you can"
         )
+    if text.startswith("Unrecognized configuration class"):
+        return "transformers has no model of its architecture that generates text from text"
     if isinstance(exc, KeyError) and " " not in text:  # a name that is in none of its tables
         return f"transformers does not know {text[:200]}"
     return text[:300] or type(exc).__name__

@@ -21,7 +21,7 @@ def write_folder(model: Any, folder: Path, shard: str = "5GB") -> Path:
     tokenizer.build(GGUFFile(gguf)).save(str(folder / "tokenizer.json"))
     gguf.unlink()
     config = json.loads((folder / "config.json").read_text())
-    assert config["vocab_size"] == VOCABULARY
+    assert config.get("text_config", config)["vocab_size"] == VOCABULARY
     (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": CHATML}))
     return folder
 

@@ -21,7 +21,6 @@ from headrace.engine.torch.cache import Probe
 from headrace.engine.torch.decoder import Decoder
 from headrace.engine.torch.load import choose, load_runner
 from headrace.engine.torch.options import TorchOptions
-from headrace.engine.torch.packing import pack_matrices
 from headrace.engine.torch.runner import TorchRunner
 from headrace.errors import ModelError
 from tests.engine.architectures import random_model
@@ -112,8 +111,7 @@ def test_a_prompt_has_the_same_bits_in_any_chunks(
         num_attention_heads=heads[0], num_key_value_heads=heads[1], max_position_embeddings=1024,
     )  # fmt: skip
     model = AutoModelForCausalLM.from_config(config, dtype=dtype)
-    matrices = pack_matrices(model)
-    runner = choose(model, matrices, kv_cache_bytes=2**27, max_model_len=1024, max_num_seqs=4)
+    runner = choose(model, kv_cache_bytes=2**27, max_model_len=1024, max_num_seqs=4)
     generator = np.random.default_rng(0)
     tokens = generator.integers(5, 290, 600).tolist()
     whole = in_pieces(runner, tokens, [], [0])

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from headrace.app import create_app
 from headrace.assembly import build_backends
@@ -25,8 +26,8 @@ from tests.engine.architectures import random_model
 from tests.engine.torch.folders import generated, write_folder
 from tests.serving import Served, serving
 
-FEW = ("llama", "gemma2", "gpt_oss", "deepseek_v3", "gpt2", "qwen3_moe", "mamba2", "bloom")
-SLOW = ("mamba2", "bloom")
+FEW = ("llama", "gemma2", "gpt_oss", "deepseek_v3", "gpt2", "qwen3_moe", "mamba", "mamba2", "bloom")
+SLOW = ("mamba", "mamba2", "bloom")
 PROMPTS = [[5 + (7 * i + 31 * j) % 250 for i in range(3 + 9 * j)] for j in range(6)]
 MAX_TOKENS = 20
 
@@ -87,6 +88,21 @@ def test_weights_in_several_files(tmp_path: Path) -> None:
     assert len(list(folder.glob("*.safetensors"))) > 2
     with serving_model(prepare(str(folder), Cache(tmp_path)), precision="f32") as served:
         assert answer(served, PROMPTS[1]) == wanted(model, folder, PROMPTS[1])
+
+
+def test_a_model_that_sees_images_writes_text_without_any(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    sizes = {
+        "vocab_size": 300, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 256,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 3, 3]},
+    }  # fmt: skip
+    seeing = {"depth": 1, "hidden_size": 32, "intermediate_size": 48, "num_heads": 2, "out_hidden_size": 64}
+    config = Qwen2_5_VLConfig(text_config=sizes, vision_config=seeing, image_token_id=7, video_token_id=8)
+    model = Qwen2_5_VLForConditionalGeneration(config).eval()
+    folder = write_folder(model, tmp_path / "seeing")
+    with serving_model(prepare(str(folder), Cache(tmp_path)), precision="f32") as served:
+        assert answer(served, PROMPTS[3]) == wanted(model, folder, PROMPTS[3])
 
 
 CODE = """
