@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import Protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,5 +62,14 @@ ANONYMOUS = Principal("anonymous")
 # The caller of the current request. The tasks that it starts inherit it.
 CALLER: ContextVar[Principal] = ContextVar("caller", default=ANONYMOUS)
 
-# Response headers about the caller's limits, which the gateway sets; None: no key has limits.
-RATES: ContextVar[dict[str, str] | None] = ContextVar("rates", default=None)
+
+class Rates(Protocol):
+    """The limits a minute of a caller's key."""
+
+    def headers(self) -> Mapping[str, str]:
+        """Response headers that say what the limits leave at this moment."""
+        ...
+
+
+# What the request has reserved of its caller's limits, the last one counts; None: no key has limits.
+RATES: ContextVar[list[Rates] | None] = ContextVar("rates", default=None)

@@ -45,13 +45,15 @@ def num_prompts(members: Mapping[str, Any]) -> int:
 class Relayed:
     """A provider's answer in its own bytes: the whole body, or a stream of pieces that are whole events, the
     first of which has arrived. `headers`: those that are passed on. `usage` returns the usage in the part of
-    the answer that has been read; None: there is none yet. `ignored`: paths, without indices, of request
+    the answer that has been read; None: there is none yet. `is_over` returns whether the last event of a
+    stream is among what has been read. `ignored`: paths, without indices, of request
     members that were left out or changed.
     """
 
     headers: tuple[tuple[bytes, bytes], ...]
     answer: bytes | AsyncIterator[bytes]
     usage: Callable[[], Usage | None]
+    is_over: Callable[[], bool]
     ignored: tuple[str, ...] = ()
 
 

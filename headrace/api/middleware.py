@@ -67,7 +67,8 @@ def with_cors(app: ASGIApp, origins: Sequence[str]) -> ASGIApp:
 
 def _rates() -> dict[bytes, bytes]:
     """Headers about the limits of the caller's key, if it has any."""
-    return {name.encode(): value.encode() for name, value in (RATES.get() or {}).items()}
+    rates = RATES.get()
+    return {name.encode(): value.encode() for name, value in rates[-1].headers().items()} if rates else {}
 
 
 class Turns:
@@ -160,7 +161,7 @@ class Middleware:
         if self._has_facts:
             logs.FACTS.set({})
         if self._has_limits:
-            RATES.set({})
+            RATES.set([])
         if self._has_traces and (parent := headers.get(b"traceparent")) is not None:
             logs.TRACEPARENT.set(parent.decode("latin-1"))
         try:

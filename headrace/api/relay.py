@@ -21,7 +21,7 @@ from headrace.api.errors import refusal
 from headrace.api.messages import MessagesWriter
 from headrace.api.request import BODY, HANG_UP, header_of, headers_of, is_strict, prepared, read_json
 from headrace.errors import ClientGone, ServerError
-from headrace.gateway.gateway import Gateway
+from headrace.gateway.gateway import Gateway, Settle
 from headrace.gateway.lifetime import End, Tally
 from headrace.gateway.routing import Plan
 from headrace.relay_types import Dialect, Relayed, RelayRequest
@@ -206,25 +206,34 @@ class RelayedRequest:
     async def _open(self) -> None:
         await self._start([], self._plan.targets[0].backend.name, 1)
 
-    async def _send(self, relayed: Relayed, tally: Tally) -> None:
-        """Send the headers, and the whole body or a stream's events; then set the tally's usage."""
+    async def _send(self, relayed: Relayed, tally: Tally, settle: Settle) -> None:
+        """Send the headers, and the whole body or a stream's events. Before the end, set the tally's usage
+        and settle.
+        """
         headers, answer = relayed.headers, relayed.answer
         if isinstance(answer, bytes):
             headers = (*headers, (b"content-length", b"%d" % len(answer)))
         if relayed.ignored:
             ignored = with_named({}, relayed.ignored)[IGNORED]
             headers = (*headers, (IGNORED.lower().encode(), ignored.encode()))
-        await self._start(headers, tally.provider or "", tally.attempts)
         tally.began = perf_counter()
+        if isinstance(answer, bytes):
+            tally.usage = relayed.usage()
+            await settle()
+            await self._start(headers, tally.provider or "", tally.attempts)
+            await self._writer.close(answer)
+            return
+        await self._start(headers, tally.provider or "", tally.attempts)
         try:
-            if isinstance(answer, bytes):
-                await self._writer.close(answer)
-                return
             async for events in answer:
+                if relayed.is_over():
+                    tally.usage = relayed.usage()
+                    await settle()
                 await self._writer.send_frames(events)
-            await self._writer.close()
         finally:
             tally.usage = relayed.usage()
+        await settle()
+        await self._writer.close()
 
     async def _start(self, headers: Sequence[tuple[bytes, bytes]], provider: str, attempts: int) -> None:
         if self._writer.is_started:

@@ -66,7 +66,7 @@ async def relayed(
             stream = Stream(reader, answer_body, until_content=until_content)
             await stream.begin()
             rest = _without_usage(stream.rest()) if request.adds_usage else stream.rest()
-            yield Relayed(answer_headers, rest, stream.scan.usage, ignored)
+            yield Relayed(answer_headers, rest, stream.scan.usage, stream.is_over, ignored)
         else:
             await answer_body.begin()
             pieces = answer_body.pieces
@@ -77,7 +77,7 @@ async def relayed(
             )
             read = partial(as_json, raw, reader, is_json=answer_body.is_json)
             raw, usage = await aside(len(raw), read)
-            yield Relayed(answer_headers, raw, lambda: usage, ignored)
+            yield Relayed(answer_headers, raw, lambda: usage, lambda: True, ignored)
 
 
 async def _to_the_end(
@@ -153,7 +153,11 @@ class Stream:
         self._answer_body = answer_body
         self._whole = self._cut()
         self._first: list[bytes] = []
+        self._has_last = False  # whether the last piece ended with the last event
         self._half = b""  # bytes after the last whole event, set at the end of the stream
+
+    def is_over(self) -> bool:
+        return self._has_last
 
     async def begin(self) -> None:
         """Wait for the first event with data (or content). Raises ServerError if an error comes first, or the
@@ -289,8 +293,9 @@ class Stream:
                     raise ProviderError(f"{self._reader.provider} sent an event without an end")
             if piece:
                 piece = self._valid(piece)
+                self._has_last = self._reader.ends_with_last(piece)
                 yield piece
-                if self._reader.ends_with_last(piece):
+                if self._has_last:
                     await drain(pieces)
             piece = await anext(pieces, None)
         self._half = self._valid(bytes(unended))

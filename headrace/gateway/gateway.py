@@ -49,7 +49,8 @@ ATTEMPTS = "X-Headrace-Attempts"  # response header, of errors too: how many tar
 
 T = TypeVar("T")
 Whole = TypeVar("Whole", Embeddings, Ranking)
-SendRelayed = Callable[[Relayed, Tally], Awaitable[None]]
+Settle = Callable[[], Awaitable[None]]
+SendRelayed = Callable[[Relayed, Tally, Settle], Awaitable[None]]
 
 
 class Gateway:
@@ -222,9 +223,9 @@ class Gateway:
     async def relay(
         self, request: RelayRequest, plan: Plan, send: SendRelayed, *ends: End, receive: Receive | None
     ) -> None:
-        """Pass a request on. `send` sends the provider's answer once it has begun, and completes the tally.
-        Both end early by one of `ends`, the time limit of the request, or the hang-up that `receive` reports.
-        Raises ServerError.
+        """Pass a request on. `send` sends the provider's answer once it has begun, completes the tally, and
+        settles what was reserved before the answer's end is sent. Both end early by one of `ends`,
+        the time limit of the request, or the hang-up that `receive` reports. Raises ServerError.
         """
         tally = Tally(request.endpoint, request.model, request.owner, request.is_streamed)
         caller = CALLER.get()
@@ -237,12 +238,12 @@ class Gateway:
                 if plan.route is None:  # nearly all requests: without the cost of a stack of exits
                     async with work.at(target) as relayed:
                         tally.provider, tally.served, tally.attempts = target.backend.name, target.info.id, 1
-                        await send(relayed, tally)
+                        await send(relayed, tally, settling.settle)
                     return
                 async with AsyncExitStack() as exits:
                     result = await self._reach(plan, work, request.timeout_s, exits, NO_USES)
                     _answered_by(tally, result)
-                    await send(result.value, tally)
+                    await send(result.value, tally, settling.settle)
 
     async def tokenize(self, request: TokenizeRequest, provider: str | None = None) -> list[int]:
         """The token ids of a prompt, for a route those of its first target. Raises ServerError, as do the

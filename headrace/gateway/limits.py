@@ -82,10 +82,15 @@ class Settling:
         return self
 
     async def __aexit__(self, _: object, exc: BaseException | None, __: object) -> None:
-        if self.charge is not None:
-            if exc is not None:
-                self._tally.end(exc)
-            await self.charge.settle(self._tally)
+        if self.charge is not None and exc is not None:
+            self._tally.end(exc)
+        await self.settle()
+
+    async def settle(self) -> None:
+        """Settle, once. It comes before the answer's end: who has read it may use what it has left."""
+        charge, self.charge = self.charge, None
+        if charge is not None:
+            await charge.settle(self._tally)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,9 +162,9 @@ class Charging:
 
     async def _reserve(self, caller: Principal, demand: Demand) -> Charge:
         reservation = await self.limiter.reserve(caller, demand)
-        headers = RATES.get()
-        if headers is not None:
-            headers.update(reservation.headers)
+        rates = RATES.get()
+        if rates is not None:
+            rates.append(reservation)
         return Charge(reservation, demand, self.prices)
 
 

@@ -66,7 +66,10 @@ class Reservation(Protocol):
     """What a request was granted. Its holder settles it, once."""
 
     answer: int  # tokens for the answers
-    headers: Mapping[str, str]  # of the response
+
+    def headers(self) -> Mapping[str, str]:
+        """Response headers that say what the key's limits leave at this moment."""
+        ...
 
     async def settle(self, tokens: int, cost: int) -> None:
         """Replace what was reserved by what was used."""

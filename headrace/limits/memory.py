@@ -94,6 +94,11 @@ class Account:
     def is_idle(self) -> bool:
         return not self.num_running and not self.requests.total and not self.tokens_used.total
 
+    def forget(self, now: float) -> None:
+        """Drop what is over."""
+        self.requests.forget(now)
+        self.tokens_used.forget(now)
+
     def state(self, limits: Limits, now: float, retry_s: float = 0.0) -> State:
         return State(
             (limits.requests_per_minute or 0) - self.requests.total,
@@ -129,12 +134,11 @@ class MemoryLimiter:
                 account.tokens = tokens + account.reserved_tokens
                 account.cost = cost + account.reserved_cost
         now = self._now()
-        account.requests.forget(now)
-        account.tokens_used.forget(now)
+        account.forget(now)
         reason, retry_s, answer = judge(limits, demand, account, now)
         if reason is not None:
             raise refusal(reason, limits, demand, account.state(limits, now, retry_s))
-        return MemoryReservation(account, demand, answer, limits, now)
+        return MemoryReservation(account, demand, answer, limits, self._now)
 
     def _account(self, id: str) -> Account:
         account = self._accounts.get(id)
@@ -147,8 +151,7 @@ class MemoryLimiter:
     def _drop_idle(self) -> None:
         now = self._now()
         for account in self._accounts.values():
-            account.requests.forget(now)
-            account.tokens_used.forget(now)
+            account.forget(now)
         self._accounts = {id: account for id, account in self._accounts.items() if not account.is_idle}
 
 
@@ -186,9 +189,12 @@ def judge(limits: Limits, demand: Demand, account: Account, now: float) -> tuple
 class MemoryReservation:
     """A grant. Creating it reserves."""
 
-    def __init__(self, account: Account, demand: Demand, answer: int, limits: Limits, now: float) -> None:
+    def __init__(
+        self, account: Account, demand: Demand, answer: int, limits: Limits, clock: Callable[[], float]
+    ) -> None:
         self.answer = answer
-        self._account: Account | None = account
+        self._account, self._limits, self._now = account, limits, clock
+        self._is_settled, now = False, clock()
         self._tokens, self._cost = demand.prompt + answer, demand.cost(answer)
         account.num_running += 1
         account.reserved_tokens += self._tokens
@@ -196,12 +202,17 @@ class MemoryReservation:
         account.requests.add(now, 1)
         self._second = account.tokens_used.add(now, self._tokens)
         self._spend(account, self._tokens, self._cost)
-        self.headers: Mapping[str, str] = account.state(limits, now).headers(limits)
+
+    def headers(self) -> Mapping[str, str]:
+        now = self._now()
+        self._account.forget(now)
+        return self._account.state(self._limits, now).headers(self._limits)
 
     async def settle(self, tokens: int, cost: int) -> None:
-        account, self._account = self._account, None
-        if account is None:
+        account = self._account
+        if self._is_settled:
             return
+        self._is_settled = True
         account.num_running -= 1
         account.reserved_tokens -= self._tokens
         account.reserved_cost -= self._cost

@@ -20,7 +20,7 @@ from typing import Any, Literal, cast
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from headrace.callers import Limits, Principal
+from headrace.callers import Principal
 from headrace.errors import ConfigError, Overloaded
 from headrace.limits.demand import BILLION, Demand, Reason, Reservation, State, refusal
 from headrace.limits.memory import MemoryLimiter, Spent
@@ -104,7 +104,7 @@ class RedisLimiter:
                 reply = await self._call_reserve(caller, demand, lease, await self._spent(caller.id))
         except (RedisError, OSError) as exc:
             # it may have been granted without our knowing it
-            self._unsettled.append(RedisReservation(self, caller, lease, 0, State()))
+            self._unsettled.append(RedisReservation(self, caller, lease, demand, 0, State()))
             self._note(exc)
             if self._local is None:
                 raise Overloaded("the limits of API keys cannot be checked now") from exc
@@ -113,7 +113,7 @@ class RedisLimiter:
         state = State(int(reply[2]), int(reply[3]), *(float(text) for text in reply[4:7]))
         if reply[0]:
             raise refusal(cast("Reason", reply[0]), caller.limits, demand, state)
-        return RedisReservation(self, caller, lease, int(reply[1]), state)
+        return RedisReservation(self, caller, lease, demand, int(reply[1]), state)
 
     async def settle(self, reservation: RedisReservation) -> None:
         """Settle now, or once Redis is back; also if the caller is cancelled."""
@@ -190,18 +190,27 @@ class RedisReservation:
     """A grant. `tokens`, `cost`: what was used, once it is settled."""
 
     def __init__(
-        self, limiter: RedisLimiter, caller: Principal, lease: str, answer: int, state: State
+        self,
+        limiter: RedisLimiter,
+        caller: Principal,
+        lease: str,
+        demand: Demand,
+        answer: int,
+        state: State,
     ) -> None:
         self._limiter: RedisLimiter | None = limiter
         self.key, self.lease, self.answer = caller.id, lease, answer
         self.tokens = self.cost = 0
-        limits: Limits = caller.limits
-        self.headers: Mapping[str, str] = state.headers(limits)
+        self._limits, self._state, self._reserved = caller.limits, state, demand.prompt + answer
+
+    def headers(self) -> Mapping[str, str]:
+        return self._state.headers(self._limits)
 
     async def settle(self, tokens: int, cost: int) -> None:
         limiter, self._limiter = self._limiter, None
         if limiter is not None:
             self.tokens, self.cost = tokens, cost
+            self._state.tokens_left += self._reserved - tokens
             await limiter.settle(self)
 
 

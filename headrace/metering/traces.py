@@ -41,7 +41,7 @@ class Traces:
         operation = OPERATIONS.get(tally.work, "chat")
         end = time.time_ns()
         span = self._tracer.start_span(
-            f"{operation} {tally.served or tally.model}",
+            f"{operation} {tally.model}",
             context,
             SpanKind.SERVER,
             _attributes(tally, operation),

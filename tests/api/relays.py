@@ -67,7 +67,7 @@ def relay(shared: Relays) -> Iterator[Relays]:
 
 
 @contextmanager
-def relays(timeout_s: float = 60.0, **server: object) -> Iterator[Relays]:
+def relays(timeout_s: float = 60.0, redis_url: str = "", **server: object) -> Iterator[Relays]:
     """Providers `up` (OpenAI's dialect), `an` (Anthropic's), `ce` (Cerebras), at the same address."""
     with scripted() as provider:
         provider.always("/v1/models", answer({"object": "list", "data": [{"id": "m"}]}))
@@ -77,6 +77,7 @@ def relays(timeout_s: float = 60.0, **server: object) -> Iterator[Relays]:
             {
                 "server": {"api_keys": [CALLERS], **server},
                 "models": {"default": ""},
+                "limits": {"redis_url": redis_url},
                 "providers": {
                     "up": {**of_openai, "kind": "openai"},
                     "ce": {**of_openai, "kind": "cerebras"},

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.api.relays import HI, STREAM, USAGE, WHOLE, Relays, relays
-from tests.upstream import answer
+from tests.distance import distant
+from tests.upstream import Answer, answer
+from tests.valkey import valkey
 
 CHAT = "/v1/chat/completions"
+JSON = {"Content-Type": "application/json"}
+LAST = Answer(pieces=STREAM.pieces, stall=True)  # the connection stays open after the last event
 
 
 @pytest.fixture(scope="module")
@@ -87,3 +92,43 @@ def test_no_body_gets_more_than_its_key_has(limited: Relays, path: str, members:
     answered = limited.served.post(path, {"model": "up:m", **own, **members}, headers=headers)
     assert answered.status_code in (400, 429), answered.text
     assert len(limited.provider.posts) == before
+
+
+def test_a_whole_answer_says_what_its_own_usage_leaves(limited: Relays) -> None:
+    """Not what is left beside its reservation, which is over: without max_tokens that would be nothing."""
+    headers = key(limited, tokens_per_minute=1000)
+    limited.provider.play(answer(WHOLE))
+    status, found, _ = limited.ask(CHAT, chat_body(), **headers)
+    assert (status, found["x-ratelimit-remaining-tokens"]) == (200, "975")
+
+
+@pytest.mark.parametrize("is_streamed", [False, True])
+def test_a_caller_who_has_read_an_answer_may_send_the_next_request(tmp_path: Path, is_streamed: bool) -> None:
+    """What an answer had reserved is free before its end is sent, also where Redis is far away."""
+    with (
+        valkey(tmp_path) as server,
+        distant(server.port) as port,
+        relays(redis_url=f"redis://127.0.0.1:{port}/0", admin_keys=["boss"]) as found,
+    ):
+        headers = key(found, concurrent_requests=1)
+        for _ in range(12):
+            found.provider.play(STREAM if is_streamed else answer(WHOLE))
+            status, _, body = found.ask(CHAT, chat_body(stream=is_streamed), **headers)
+            assert status == 200, body
+
+
+def test_a_stream_is_settled_before_its_last_event(limited: Relays) -> None:
+    """Its provider leaves the connection open, so that the end of the answer comes later."""
+    headers = key(limited, concurrent_requests=1)
+    for _ in range(5):
+        limited.provider.play(LAST)
+        with limited.served.http.stream(
+            "POST", CHAT, content=chat_body(stream=True), headers={**headers, **JSON}
+        ) as stream:
+            assert stream.status_code == 200, stream.read()
+            for line in stream.iter_lines():
+                if line == "data: [DONE]":
+                    break
+            limited.provider.play(answer(WHOLE))
+            status, _, body = limited.ask(CHAT, chat_body(), **headers)
+            assert status == 200, body

@@ -49,7 +49,7 @@ def test_each_request_becomes_a_span() -> None:
     with receiver() as (endpoint, bodies):
         config = Config.model_validate({"telemetry": {"otlp_endpoint": endpoint}})
         with serving(create_app(config, [FakeBackend(["secret answer", end])])) as server:
-            body = {"model": "fake", "messages": [{"role": "user", "content": "secret question"}]}
+            body = {"model": "fake:fake", "messages": [{"role": "user", "content": "secret question"}]}
             headers = {"traceparent": f"00-{TRACE}-{PARENT}-01", "X-Request-ID": "mine"}
             assert server.post("/v1/chat/completions", body, headers=headers).status_code == 200
             assert server.post("/v1/chat/completions", {**body, "model": "none"}).status_code == 404
@@ -62,12 +62,13 @@ def test_each_request_becomes_a_span() -> None:
         for scope in resource.scope_spans
         for span in scope.spans
     ]
-    answered = next(span for span in spans if span.name == "chat fake")
+    answered = next(span for span in spans if span.name == "chat fake:fake")
     assert (answered.trace_id.hex(), answered.parent_span_id.hex()) == (TRACE, PARENT)
     assert answered.end_time_unix_nano > answered.start_time_unix_nano
     found = {attribute.key: attribute.value for attribute in answered.attributes}
     assert found["gen_ai.provider.name"].string_value == "fake"
-    assert found["gen_ai.request.model"].string_value == "fake"
+    assert found["gen_ai.request.model"].string_value == "fake:fake"
+    assert found["gen_ai.response.model"].string_value == "fake"
     assert found["gen_ai.usage.input_tokens"].int_value == 7
     assert found["gen_ai.usage.output_tokens"].int_value == 3
     assert found["gen_ai.response.finish_reasons"].array_value.values[0].string_value == "stop"
