@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TextIO, TypeVar
+from typing import TextIO
 
+from headrace.cli.database import on_database
 from headrace.cli.progress import ProgressBar
 from headrace.config import Config
 from headrace.errors import ConfigError
@@ -17,12 +17,12 @@ from headrace.store.maintenance import Maintenance
 
 WRONG = 1  # verify's exit code if there are problems
 
-T = TypeVar("T")
-
 
 def verify(config: Config) -> int:
     with closing(ProgressBar(is_bytes=False)) as bar:
-        problems = _run(config, lambda database: database.verify(lambda n, of: bar("verifying", n, of)))
+        problems = on_database(
+            config, lambda database: database.verify(lambda n, of: bar("verifying", n, of))
+        )
     for problem in problems:
         print(problem)
     print(f"{len(problems)} problems" if problems else "all is well", file=sys.stderr)
@@ -33,20 +33,20 @@ def migrate(config: Config) -> int:
     async def applied(database: Maintenance) -> list[str]:
         return database.applied
 
-    steps = _run(config, applied)
+    steps = on_database(config, applied)
     print("\n".join(f"applied {step}" for step in steps) or "nothing to do: the schema is the newest")
     return 0
 
 
 def prune(config: Config) -> int:
-    gone = _run(config, lambda database: database.prune())
+    gone = on_database(config, lambda database: database.prune())
     print("removed " + ", ".join(f"{count} {name}" for name, count in gone.items()))
     return 0
 
 
 def export(config: Config, target: str) -> int:
     with closing(ProgressBar(is_bytes=False)) as bar, _writing(target) as file:
-        count = _run(
+        count = on_database(
             config, lambda database: database.write_to(file.write, lambda n, of: bar("exporting", n, of))
         )
     print(f"exported {count} rows", file=sys.stderr)
@@ -55,17 +55,11 @@ def export(config: Config, target: str) -> int:
 
 def import_(config: Config, source: str) -> int:
     with closing(ProgressBar(is_bytes=False)) as bar, _reading(source) as file:
-        counts = _run(config, lambda database: database.read_from(file, lambda n: bar("importing", n, 0)))
+        counts = on_database(
+            config, lambda database: database.read_from(file, lambda n: bar("importing", n, 0))
+        )
     print(f"imported {counts.num_new} rows; {counts.num_known} were there already", file=sys.stderr)
     return 0
-
-
-def _run(config: Config, work: Callable[[Maintenance], Awaitable[T]]) -> T:
-    async def run() -> T:
-        async with Maintenance(config.store, config.paths.data) as database:
-            return await work(database)
-
-    return asyncio.run(run())
 
 
 @contextmanager

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import re
 import sys
 import time
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
+from headrace.cli.database import on_database
 from headrace.cli.table import print_table
 from headrace.config import Config
 from headrace.errors import ServerError
@@ -30,8 +30,6 @@ LIMITS = {  # flag → what it limits
     "concurrent-requests": "requests at once",
     "total-tokens": "tokens in the key's whole life",
 }
-
-T = TypeVar("T")
 
 
 def add_options(create: argparse.ArgumentParser) -> None:
@@ -65,18 +63,20 @@ def create(config: Config, arguments: argparse.Namespace) -> int:
         }  # fmt: skip
         checked = parse(KeyBody, json.dumps(body).encode())
         key = changed(StoredKey("", "", "", "", 0), checked)
-        _show_secret(config, *_run(config, lambda keys: keys.create(key)))
+        _show_secret(config, *on_database(config, lambda database: database.keys.create(key)))
 
     return _reported(work)
 
 
 def rotate(config: Config, id: str) -> int:
-    return _reported(lambda: _show_secret(config, *_run(config, lambda keys: keys.rotate(id))))
+    return _reported(
+        lambda: _show_secret(config, *on_database(config, lambda database: database.keys.rotate(id)))
+    )
 
 
 def revoke(config: Config, id: str) -> int:
     def work() -> None:
-        key = _run(config, lambda keys: keys.revoke(id))
+        key = on_database(config, lambda database: database.keys.revoke(id))
         print(f"revoked {key.id} ({key.name}); running servers refuse it within seconds")
 
     return _reported(work)
@@ -84,7 +84,7 @@ def revoke(config: Config, id: str) -> int:
 
 def list_keys(config: Config) -> int:
     rows: list[tuple[str, ...]] = [("ID", "KEY", "NAME", "OWNER", "STATE", "MODELS", "LIMITS")]
-    rows += [_row(key) for key in _run(config, all_keys)]
+    rows += [_row(key) for key in on_database(config, lambda database: all_keys(database.keys))]
     print_table(rows)
     return 0
 
@@ -133,16 +133,6 @@ def _reported(work: Callable[[], None]) -> int:
         print(f"headrace: {exc.message}", file=sys.stderr)
         return FAILED
     return 0
-
-
-def _run(config: Config, work: Callable[[Keys], Awaitable[T]]) -> T:
-    from headrace.store.maintenance import Maintenance  # loads SQLAlchemy, which `--help` does not need
-
-    async def run() -> T:
-        async with Maintenance(config.store, config.paths.data) as database:
-            return await work(database.keys)
-
-    return asyncio.run(run())
 
 
 def _count(text: str) -> int:

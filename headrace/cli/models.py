@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 
 from headrace.cli.progress import ProgressBar
+from headrace.cli.table import print_table
 from headrace.config import Config
 from headrace.local import fetched
 from headrace.models.catalog import DEFAULT_MODEL, Cache, GGUFModel, Model
@@ -57,12 +58,6 @@ def _available(name: str, here: Collection[str]) -> tuple[str, ...]:
         where = ", ".join(f"pypi:{part.package}" for _, part in source.files)
     mark = "" if alias.is_tested else " *"
     return (name + mark, size, alias.license or "?", "yes" if name in here else "-", where)
-
-
-def print_table(rows: Sequence[tuple[str, ...]]) -> None:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 def remove(name: str, config: Config) -> int:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
-from collections.abc import Sequence
 from dataclasses import asdict, replace
 
 from headrace.api.authentication import names
+from headrace.cli.database import on_database
 from headrace.cli.table import print_table
 from headrace.config import Config
 from headrace.store import UsageRow
@@ -21,9 +20,11 @@ HEAD = ("DAY", "KEY", "MODEL", "REQUESTS", "PROMPT", "CACHED", "ANSWER", "COST")
 def usage(config: Config, *, days: int, key: str | None, as_json: bool) -> int:
     """Print the usage of the last days. Raises ConfigError, StoreUnavailable."""
     until = int(time.time() // DAY_S) + 1
-    rows = asyncio.run(_read(config, until - days, until, key))
+    found = on_database(
+        config, lambda database: database.usage.rows(since=until - days, until=until, key=key)
+    )
     configured = names(config.server)
-    rows = [replace(row, name=row.name or configured.get(row.key)) for row in rows]
+    rows = [replace(row, name=row.name or configured.get(row.key)) for row in found]
     if as_json:
         print(
             json.dumps([{**asdict(row), "day": _date(row.day), "cost": row.cost / BILLION} for row in rows])
@@ -31,13 +32,6 @@ def usage(config: Config, *, days: int, key: str | None, as_json: bool) -> int:
         return 0
     print_table([HEAD, *(_line(row) for row in rows)], right_from=3)
     return 0
-
-
-async def _read(config: Config, since: int, until: int, key: str | None) -> Sequence[UsageRow]:
-    from headrace.store.maintenance import Maintenance  # loads SQLAlchemy, which `--help` does not need
-
-    async with Maintenance(config.store, config.paths.data) as database:
-        return await database.usage.rows(since=since, until=until, key=key)
 
 
 def _line(row: UsageRow) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ import pytest
 from headrace.models.catalog import DEFAULT_MODEL, Model
 from tests.cli.process import Serving, headrace, serving
 from tests.models.tiny import write_tiny
+from tests.upstream import answer, scripted
 
 
 @pytest.fixture(scope="module")
@@ -175,3 +176,16 @@ def test_a_configured_pull_is_fetched_by_run_with_a_bar(tmp_path: Path) -> None:
             assert states == {"first": "loaded", "tiny-model": "loaded"}
     finally:
         index.close()
+
+
+def test_a_server_cannot_change_the_terminal(tmp_path: Path) -> None:
+    status = {
+        "id": "m", "state": "failed", "memory_bytes": None, "running": 0, "waiting": 0, "pinned": False,
+        "hold": None, "expires_in_s": None, "progress": None, "error": "\x1b[2Jgone\nm2  loaded",
+    }  # fmt: skip
+    with scripted() as server:
+        server.always("/v1/models", answer({"data": [{"id": "m", "status": status}]}))
+        done = headrace("ps", "--url", server.url, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "\x1b" not in done.stdout
+    assert len(done.stdout.splitlines()) == 2
