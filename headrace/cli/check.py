@@ -72,8 +72,9 @@ def _members(entry: BaseModel) -> Iterator[str]:
             yield f"# {name} is not set"
         elif name == "targets":
             yield f"targets = {toml.written([_target(target) for target in value])}"
-        else:
-            yield f"{name} = {toml.written(_masked(value) if is_secret else value)}"
+        else:  # a default is a comment: some kinds of providers do not have the member
+            mark = "# " if value == info.get_default(call_default_factory=True) else ""
+            yield f"{mark}{name} = {toml.written(_masked(value) if is_secret else value)}"
 
 
 def _target(target: TargetConfig) -> object:

@@ -14,6 +14,8 @@ from headrace import __version__
 from headrace.backends.fake import FakeBackend
 from headrace.cli import main
 from headrace.cli.progress import ProgressBar
+from headrace.cli.toml import written
+from headrace.config.kinds import REMOTE
 from headrace.models.catalog import DEFAULT_MODEL, Model
 from headrace.models.model import write_manifest
 from tests.cli.process import ROOT, environment, headrace
@@ -214,6 +216,34 @@ def test_check_config_tells_providers_and_routes_without_secrets(
     assert read["routes"]["fast"]["targets"] == ["up:m", {"target": "up:n", "weight": 2.0}]
     assert "very-secret" not in out
     assert "also-secret" not in out
+
+
+@pytest.mark.parametrize(
+    "provider",
+    [
+        *({"kind": kind} for kind in REMOTE),
+        {"kind": "llamacpp", "path": "m.gguf"},
+        {"kind": "ollama", "keep_alive": "5m"},
+        {"kind": "openai", "roles": "plain", "replicas": ["http://127.0.0.1:9/v1"]},
+        {"kind": "anthropic", "headers": {'X-"Team"': "ü\u2028"}, "models": ["a", "b"]},
+    ],
+    ids=str,
+)
+def test_what_check_config_prints_can_be_read_back(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, provider: dict[str, object]
+) -> None:
+    members = {"base_url": "http://127.0.0.1:9", **provider}
+    if "path" in provider or "replicas" in provider:
+        del members["base_url"]
+    lines = ["[models]", "default = ''", "[providers.up]"]
+    lines += [f"{name} = {written(value)}" for name, value in members.items()]
+    printed = []
+    for _ in range(2):
+        (tmp_path / "headrace.toml").write_text("\n".join(lines), encoding="utf-8")
+        assert main(["check-config"]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        printed.append(tomllib.loads("\n".join(lines)))
+    assert printed[0] == printed[1]
 
 
 def test_check_config_online_tells_what_each_provider_has(

@@ -39,6 +39,10 @@ def request_of(prompt: Conversation | Texts, steering: SteeringRequest | None = 
     [
         pytest.param(request_of(Conversation((CALLS,))), id="calls"),
         pytest.param(request_of(Conversation((NAMED,))), id="a long name of a call"),
+        pytest.param(request_of(Conversation((Message("user", "", name="n" * 9000),))), id="a long name"),
+        pytest.param(
+            request_of(Conversation((Message("tool", "", tool_call_id="c" * 9000),))), id="a long id"
+        ),
         pytest.param(request_of(Texts(("x",)), EDITS), id="edits of many layers"),
     ],
 )

@@ -18,6 +18,8 @@ from headrace.backends.anthropic.thinking import Abilities
 from headrace.backends.ollama import request as to_ollama
 from headrace.backends.openai import body as to_openai
 from headrace.text import adapting
+from headrace.text.structured.faults import UnsupportedSchema
+from headrace.text.structured.schema import json_grammar
 from headrace.types import Conversation, GenerateRequest, Message, Role, Sampling, Thought, Tool, ToolCall
 from headrace.wire import chat, conversations, rerank, tokens
 from headrace.wire.anthropic import request as anthropic
@@ -27,7 +29,7 @@ from headrace.wire.ollama import request as ollama
 from headrace.wire.parameters import parse
 from headrace.wire.responses import body as responses
 from headrace.wire.responses.tables import uses_of_responses
-from tests.wire.test_growth import MOST, USER, Item, N, check
+from tests.wire.test_growth import MOST, USER, Item, N, check, num_calls
 
 LARGE = (
     4  # times as much: JSON of more than 64 KiB is written in another way, so that the first step is one up
@@ -271,3 +273,14 @@ def test_schemas_of_many_tools() -> None:
         return parse(chat.ChatBody, json.dumps({"model": "m", "messages": [USER], "tools": [tool]}).encode())
 
     check(of, chat.to_request)
+
+
+def test_exclusive_options_end_at_their_limit() -> None:
+    """Four times the options make 16 times the pairs, but the limit ends their comparison."""
+
+    def compiled(n: int) -> None:
+        options = [{"properties": {f"w{i}": {"const": i}}, "required": [f"w{i}"]} for i in range(n)]
+        with pytest.raises(UnsupportedSchema, match="too many combinations"):
+            json_grammar({"type": "object", "oneOf": options}, "schema")
+
+    assert num_calls(lambda: compiled(400)) < 2 * num_calls(lambda: compiled(100))

@@ -28,10 +28,10 @@ def of_conversation(conversation: Conversation) -> int:
     if conversation.tools or conversation.template_kwargs:
         return COMPILED
     messages = conversation.messages
-    texts = sum(len(message.text) + len(message.reasoning or "") for message in messages)
-    calls = [call for message in messages for call in message.tool_calls]
-    in_calls = sum(len(call.name) + len(call.arguments) for call in calls)
-    return (texts + in_calls) * CHARACTER + (len(messages) + len(calls)) * MESSAGE
+    texts = ((one.text, one.reasoning, one.name, one.tool_call_id) for one in messages)
+    calls = [(call.id, call.name, call.arguments) for one in messages for call in one.tool_calls]
+    size = sum(len(text or "") for group in (*texts, *calls) for text in group)
+    return size * CHARACTER + (len(messages) + len(calls)) * MESSAGE
 
 
 def of_ranking(request: RerankRequest) -> int:
