@@ -70,6 +70,7 @@ function App() {
     opened.chat = { id: chat, title: "", branches: [] }; // the same visit: the chat that is open has a name now
     history.replaceState(null, "", `#/chat/${chat}`);
     dispatchEvent(new HashChangeEvent("hashchange"));
+    refresh();
   };
   const pick = name => { setModel(name); localStorage.setItem("model", name); };
   const changed = async () => {

@@ -50,14 +50,16 @@ export function Chat({ chat, model, info, isDrawerOpen, onDrawer, onCreated, onC
 
   /** Show the events of a turn until it ends; then show what was stored. */
   async function follow(on, running, steps) {
-    let metadata = on.metadata;
+    let named = on.metadata.running;
+    let isNamed; // a promise
     let frame = 0;
     setTurn({ ...running });
     try {
       for await (const _ of steps) {
-        if (running.id && metadata.running !== running.id) {
-          metadata = { ...metadata, running: running.id, used: String(Date.now()) };
-          saveMetadata(on, metadata).catch(() => {}); // only needed after a reload
+        if (running.id && named !== running.id) {
+          named = running.id;
+          const changes = { ...packSettings(settings), running: named, used: String(Date.now()) };
+          isNamed = saveMetadata(on, changes).catch(() => {}); // only needed after a reload
         }
         if (!alive.current) return;
         frame ||= requestAnimationFrame(() => { frame = 0; setTurn({ ...running }); });
@@ -68,14 +70,14 @@ export function Chat({ chat, model, info, isDrawerOpen, onDrawer, onCreated, onC
       setError(problem.message);
     } finally {
       cancelAnimationFrame(frame);
-      if (alive.current) await settle(on, running, metadata);
+      await isNamed;
+      if (alive.current) await settle(on, running);
     }
   }
 
-  async function settle(on, running, metadata) {
-    const { running: _, ...rest } = metadata;
+  async function settle(on, running) {
     try {
-      const loaded = await persistently(async () => loadBranch(await saveMetadata(on, rest)));
+      const loaded = await persistently(async () => loadBranch(await saveMetadata(on, { running: null })));
       for (const item of running.items) turns.current.set(item.id, running);
       setBranches(known => [...known.filter(one => one.id !== on.id), loaded]);
     } catch (problem) {
@@ -93,7 +95,7 @@ export function Chat({ chat, model, info, isDrawerOpen, onDrawer, onCreated, onC
     await addItems(on, [...running.body.input, answer]);
   }
 
-  async function run(on, input, extra = {}) {
+  async function run(on, input) {
     setError("");
     const hasLogprobs = settings.logprobs && !withoutLogprobs.has(model);
     let running;
@@ -104,7 +106,7 @@ export function Chat({ chat, model, info, isDrawerOpen, onDrawer, onCreated, onC
     }
     setBranches(known => [...known.filter(one => one.id !== on.id), { items: [], ...on }]);
     setShown(on.id);
-    await follow({ ...on, ...extra }, running, sendTurn(running));
+    await follow(on, running, sendTurn(running));
     if (running.hasNoLogprobs) withoutLogprobs.add(model);
   }
 
@@ -112,7 +114,7 @@ export function Chat({ chat, model, info, isDrawerOpen, onDrawer, onCreated, onC
 
   async function send(text, images) {
     try {
-      if (branch) return await run({ ...branch, metadata: { ...branch.metadata, ...packSettings(settings) } }, [userItem(text, images)]);
+      if (branch) return await run(branch, [userItem(text, images)]);
       const metadata = { ...metadataOf(), title: titleFrom(text) };
       const created = { ...(await createBranch(metadata)), items: [] };
       onCreated(metadata.chat);

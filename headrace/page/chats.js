@@ -30,19 +30,25 @@ export async function loadBranch(conversation) {
   return { ...conversation, items: await all(`v1/conversations/${conversation.id}/items?order=asc`, 5000) };
 }
 
-export const createBranch = metadata => postJson("v1/conversations", { metadata });
+/** Metadata without what is null. */
+const known = metadata => Object.fromEntries(Object.entries(metadata).filter(([, value]) => value !== null));
+
+export const createBranch = metadata => postJson("v1/conversations", { metadata: known(metadata) });
 
 /** A new branch that shares the items up to `item` (null: none). */
 export const forkBranch = (branch, item, metadata) =>
-  postJson(`v1/conversations/${branch.id}/fork`, { item_id: item?.id ?? null, metadata });
+  postJson(`v1/conversations/${branch.id}/fork`, { item_id: item?.id ?? null, metadata: known(metadata) });
 
-/** Replace a branch's metadata, and return it. */
-export const saveMetadata = (branch, metadata) => postJson(`v1/conversations/${branch.id}`, { metadata });
+/** Change some of a branch's metadata, and return it; null removes a member. Another tab may have changed the others. */
+export async function saveMetadata(branch, changes) {
+  const { metadata } = await getJson(`v1/conversations/${branch.id}`);
+  return postJson(`v1/conversations/${branch.id}`, { metadata: known({ ...metadata, ...changes }) });
+}
 
 export const addItems = (branch, items) => postJson(`v1/conversations/${branch.id}/items`, { items });
 
 export async function renameChat(chat, title) {
-  for (const branch of chat.branches) await saveMetadata(branch, { ...branch.metadata, title });
+  for (const branch of chat.branches) await saveMetadata(branch, { title });
 }
 
 export async function deleteChat(chat) {
@@ -55,13 +61,12 @@ export async function exportChat(chat) {
   return { object: "headrace.chat", title: chat.title, branches: await Promise.all(branches) };
 }
 
-/** Settings as metadata: JSON in pieces, because a value is short. Longer ones are not kept. */
+/** Settings as metadata: JSON in pieces, because a value is short, and null for those that are not needed. Longer ones are not kept. */
 export function packSettings(settings) {
   const text = JSON.stringify(settings);
-  if (text.length > PIECE * PIECES) return {};
-  const count = Math.ceil(text.length / PIECE);
-  const piece = number => [`settings_${number}`, text.slice(number * PIECE, (number + 1) * PIECE)];
-  return Object.fromEntries(Array.from({ length: count }, (_, number) => piece(number)));
+  const fitting = text.length > PIECE * PIECES ? "" : text;
+  const piece = number => [`settings_${number}`, fitting.slice(number * PIECE, (number + 1) * PIECE) || null];
+  return Object.fromEntries(Array.from({ length: PIECES }, (_, number) => piece(number)));
 }
 
 export function unpackSettings(metadata) {

@@ -36,8 +36,9 @@ function Question({ item, node, onEdit, onSwitch, isBusy }) {
     setDraft(null);
     onEdit(node, draft, images);
   };
+  const keys = event => event.key === "Escape" && setDraft(null);
   if (draft !== null)
-    return html`<form class="message user editing" onSubmit=${save}>
+    return html`<form class="message user editing" onSubmit=${save} onKeyDown=${keys}>
       <textarea aria-label="Edit the question" rows="4" value=${draft} onInput=${e => setDraft(e.target.value)}
         ref=${area => area?.dataset.seen ?? (area && (area.dataset.seen = area.focus() ?? "yes"))} />
       <div class="actions"><button>Send as a branch</button>

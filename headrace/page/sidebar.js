@@ -22,6 +22,11 @@ export function Sidebar({ chats, current, isOpen, onNew, onPick, onChanged, onEr
     }, PAUSE_MS);
     return () => { isWanted = false; clearTimeout(timer); };
   }, [words]);
+  useEffect(() => {
+    addEventListener("pointerdown", closeMenus);
+    addEventListener("keydown", closeMenus);
+    return () => { removeEventListener("pointerdown", closeMenus); removeEventListener("keydown", closeMenus); };
+  }, []);
   const attempt = work => work().then(onChanged, onError);
   return html`
     <nav class=${`sidebar ${isOpen ? "open" : ""}`} aria-label="Chats">
@@ -37,6 +42,12 @@ export function Sidebar({ chats, current, isOpen, onNew, onPick, onChanged, onEr
         </li>`)}</ul>
       ${shown.length === 0 && html`<p class="hint">${words ? isSearching ? "Searching…" : "No chat has these words." : "Your chats will be listed here."}</p>`}
     </nav>`;
+}
+
+/** Escape closes a menu, and so does a press elsewhere. */
+function closeMenus(event) {
+  for (const menu of document.querySelectorAll(".menu[open]"))
+    if (event.key ? event.key === "Escape" : !menu.contains(event.target)) menu.removeAttribute("open");
 }
 
 function Rename({ chat, onDone }) {

@@ -1,5 +1,5 @@
 // An answer token by token: how probable each was, and what else the model considered.
-import { useState } from "preact/hooks";
+import { useEffect, useRef, useState } from "preact/hooks";
 import { html } from "./html.js";
 import { Features } from "./steer.js";
 
@@ -22,6 +22,8 @@ function Before({ usage }) {
 export function Tokens({ tokens, usage, messages, model }) {
   const [chosen, choose] = useState(null);
   const token = tokens[chosen];
+  const facts = useRef(null);
+  useEffect(() => { if (token) facts.current.scrollIntoView({ block: "nearest" }); }, [token]);
   return html`${usage && html`<${Before} usage=${usage} />`}
     <div class="tokens" role="group" aria-label="The answer's tokens">
       ${tokens.map((one, index) => html`
@@ -29,7 +31,7 @@ export function Tokens({ tokens, usage, messages, model }) {
           title=${percent(one.logprob)} onClick=${() => choose(index === chosen ? null : index)}>${onButton(one.token)}</button>
         ${below(one.token)}`)}
     </div>
-    <div class="token-facts">${token && html`<${Alternatives} token=${token} />`}
+    <div class="token-facts" ref=${facts}>${token && html`<${Alternatives} token=${token} />`}
       ${token && messages && html`<${Features} tokens=${tokens} chosen=${chosen} messages=${messages} model=${model} />`}</div>`;
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import time
 import urllib.request
 from contextlib import ExitStack
@@ -58,6 +59,12 @@ def be_slow(page: Page) -> None:
     """At a high temperature a text does not repeat itself, so its next tokens cannot be guessed."""
     page.get_by_role("button", name="Settings").click()
     page.get_by_label("Temperature").fill("1.5")
+    page.get_by_role("button", name="Close the settings").click()
+
+
+def instruct(page: Page, text: str) -> None:
+    page.get_by_role("button", name="Settings").click()
+    page.get_by_label("System prompt").fill(text)
     page.get_by_role("button", name="Close the settings").click()
 
 
@@ -214,6 +221,46 @@ def sidebar() -> None:
         expect(page.get_by_text("What do you want to know?")).to_be_visible()
 
 
+@turn("a chat is listed, and renamed, while it answers; settings that become shorter are kept")
+def changes() -> None:
+    with opened(BROWSER) as page:
+        be_slow(page)
+        instruct(page, "Be brief. " * 120)
+        ask(page, "A chat to rename early")
+        wait_for_length(page, 10)
+        menu = page.get_by_label("Actions for A chat to rename early")
+        menu.click()
+        page.get_by_role("button", name="Rename").click()
+        page.get_by_label("New title").fill("A new name")
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("link", name="A new name")).to_be_visible()
+        page.get_by_role("button", name="Stop").click()
+        wait_until_done(page)
+        instruct(page, "Be brief.")
+        limit(page, 5)
+        ask(page, "Go on.")
+        expect(answers(page)).to_have_count(2)
+        wait_until_done(page)
+        page.reload()
+        expect(page.get_by_role("link", name="A new name")).to_be_visible()
+        page.get_by_role("button", name="Settings").click()
+        expect(page.get_by_label("System prompt")).to_have_value("Be brief.")
+
+
+@turn("Escape leaves a question that is edited; on a phone, a token's alternatives are in view")
+def in_view() -> None:
+    with opened(BROWSER, look="phone") as page:
+        limit(page, 40)
+        ask(page, "Name ten animals, one in each line.")
+        wait_until_done(page)
+        page.get_by_role("button", name="Edit").click()
+        page.keyboard.press("Escape")
+        expect(page.get_by_label("Edit the question")).to_have_count(0)
+        page.get_by_role("button", name="Tokens").click()
+        page.locator(".token").first.click()
+        expect(page.locator(".alternatives")).to_be_in_viewport(ratio=0.9)
+
+
 @turn("tokens: a probability and alternatives; the raw request")
 def tokens() -> None:
     with opened(BROWSER) as page:
@@ -225,8 +272,12 @@ def tokens() -> None:
         expect(page.locator(".alternatives tr")).to_have_count(5)
         page.get_by_role("button", name="Raw").click()
         expect(page.locator(".raw pre").first).to_contain_text('"background": true')
+        page.get_by_role("button", name="Copy as curl").click()
+        line = page.evaluate("navigator.clipboard.readText()")
+        printed = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=DONE_MS / 1000)
+        assert "event: response.completed" in printed.stdout or "response.incomplete" in printed.stdout, printed
         page.reload()
-        page.get_by_role("button", name="Tokens").click()
+        page.get_by_role("button", name="Tokens").first.click()
         assert page.locator(".token").count() >= 2, "probabilities are stored with the answer"
 
 
