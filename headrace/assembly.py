@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from math import inf
+from typing import TYPE_CHECKING
 
 from pydantic import ByteSize
 
@@ -18,6 +19,9 @@ from headrace.models.catalog import Cache, prepare
 from headrace.models.model import GGUFModel, Model, Progress
 from headrace.models.references import ALIASES, DEFAULT_EMBEDDER
 from headrace.pool import Known, Pool
+
+if TYPE_CHECKING:
+    from headrace.engine.torch.options import TorchOptions
 
 
 def build_backends(config: Config, models: Sequence[Model | GGUFModel]) -> list[Backend]:
@@ -138,7 +142,6 @@ def _local(model: Model | GGUFModel, tool_formats: Mapping[str, str], config: Co
             )
         return _llama_cpp("headrace", model, config, timeout_s=config.server.request_timeout_s or 86_400)
     from headrace.backends.engine import EngineBackend, EngineSettings
-    from headrace.engine.torch.options import TorchOptions
 
     engine = config.engine
     if engine.device.startswith("cuda") and not model.is_checkpoint:
@@ -152,7 +155,7 @@ def _local(model: Model | GGUFModel, tool_formats: Mapping[str, str], config: Co
         max_batch_tokens=engine.max_batch_tokens,
         num_threads=engine.num_threads,
         exact=engine.precision == "f32",
-        torch=TorchOptions(engine.device, engine.dtype, config.models.trust_remote_code),
+        torch=torch_options(config),
         use_generation_config=engine.generation_config == "model",
         max_tokens_default=config.server.max_tokens_default,
         loop_tokens=engine.loop_tokens,
@@ -169,6 +172,14 @@ def _local(model: Model | GGUFModel, tool_formats: Mapping[str, str], config: Co
         stall_s=engine.stall_seconds,
     )
     return EngineBackend(model, settings, tool_formats.get(model.name))
+
+
+def torch_options(config: Config) -> TorchOptions:
+    """What the configuration says to models that PyTorch runs."""
+    from headrace.engine.torch.options import TorchOptions
+
+    engine = config.engine
+    return TorchOptions(engine.device, engine.dtype, config.models.trust_remote_code)
 
 
 def _later(models: Sequence[Model | GGUFModel], config: Config) -> list[Backend]:
@@ -190,7 +201,6 @@ def _embedder(
     is_eager: bool = False,
 ) -> Backend:
     from headrace.backends.embedder import CrossEncoderBackend, EmbedderBackend, EmbedderSettings
-    from headrace.engine.torch.options import TorchOptions
 
     engine = config.engine
     settings = EmbedderSettings(
@@ -198,7 +208,7 @@ def _embedder(
         num_threads=engine.num_threads,
         exact=engine.precision == "f32",
         deterministic=engine.deterministic,
-        torch=TorchOptions(engine.device, engine.dtype, config.models.trust_remote_code),
+        torch=torch_options(config),
     )
     backend = EmbedderBackend if embedding.score is None else CrossEncoderBackend
     return backend(name, embedding.limited(engine.max_model_len), fetch, settings, is_eager=is_eager)

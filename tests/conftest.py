@@ -51,9 +51,7 @@ LONGEST = (
 )
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if config.getoption("--torch"):  # `states`, an oracle, reads OpenVINO's graph
-        items[:] = [item for item in items if "states" not in getattr(item, "fixturenames", ())]
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     root = Path(__file__).parent
     ranks = {root / name: rank for rank, name in enumerate(LONGEST)}
     items.sort(key=lambda item: ranks.get(item.path, len(LONGEST)))  # stable: the rest stays in order

@@ -13,13 +13,19 @@ from headrace import __version__, config
 from headrace.logs import one_line
 
 POSITIONAL = ("models.default", "models.more")  # arguments, not flags
+DESCRIBED = ("serve", "check-config")  # the commands whose help has all options of the configuration
+OTHERS = "All options of `headrace serve` are taken, too, and say the same here: headrace serve --help."
 
 
 def parsed(argv: list[str] | None) -> argparse.Namespace:
     """Parse the arguments. Unknown options are named without their values: a misspelt one may hold a key."""
     parser = _parser()
     words = sys.argv[1:] if argv is None else argv
-    arguments, unknown = parser.parse_known_args(words or ["--help"])
+    arguments, unknown = parser.parse_known_args(["--help"] if words in ([], ["help"]) else words)
+    words = [word for word in unknown if not word.startswith("-")]
+    for rest in {"prompt", "references"} & set(vars(arguments)):  # argparse drops those after an option
+        vars(arguments)[rest] += words
+        unknown = [word for word in unknown if word.startswith("-")]
     if unknown:
         names = [word.partition("=")[0] for word in unknown if word.startswith("-")]
         parser.error(f"unknown: {', '.join(map(one_line, names)) or 'an argument that no command takes'}")
@@ -80,11 +86,15 @@ def _add_models(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     )
     shown.add_argument("model", metavar="MODEL", help="a name that `headrace list` shows, or a reference")
     _add_address(_add(commands, "ps", "ps", "list the models of a running server with their states"))
-    for name, text in (("load", "load a model into memory"), ("unload", "free a model's memory")):
+    for name, text in (
+        ("load", "load a model into memory"),
+        ("unload", "free a model's memory"),
+        ("stop", "the same as unload: free a model's memory"),
+    ):
         step = _add(commands, name, "move", f"{text}, in a running server")
         step.add_argument("model", metavar="MODEL", help="a name that `headrace ps` shows")
         _add_address(step)
-        step.set_defaults(step=name)
+        step.set_defaults(step="load" if name == "load" else "unload")
     remove = _add(commands, "rm", "remove", "remove a model from the cache")
     remove.add_argument("name", metavar="NAME", help="a name that `headrace list` shows")
 
@@ -189,36 +199,39 @@ def _add(
     keys: Collection[str] | None = None,
 ) -> argparse.ArgumentParser:
     """Add a command with the options that it honours: those of `keys`, or all. `run`: the function that runs
-    it, by its name in `headrace.cli.RUN`.
+    it, by its name in `headrace.cli.RUN`. Options of the configuration stand after the command's own.
     """
     # Without abbreviations: `serve --model X` would otherwise mean --model-backend.
+    is_described = name in DESCRIBED or keys is not None
     command = commands.add_parser(
-        name, help=text, description=text[0].upper() + text[1:] + ".", allow_abbrev=False
-    )
+        name, help=text, description=text[0].upper() + text[1:] + ".", allow_abbrev=False,
+        epilog=None if is_described else OTHERS,
+        usage="headrace serve [OPTION ...] [MODEL_REF ...]" if name == "serve" else None,
+    )  # fmt: skip
     command.set_defaults(run=run)
     command.add_argument(
         "--config", metavar="FILE", type=Path, help=f"default: {config.DEFAULT_FILE}, if there is one"
     )
+    group = command.add_argument_group("configuration")
     for option in config.options():
         if option.key in POSITIONAL or (keys is not None and option.key not in keys):
             continue
         text = f"{option.info.description} [{option.key}]".replace("%", "%%")
+        text = text if is_described else argparse.SUPPRESS
         if option.is_switch and option.info.default:
-            command.add_argument(
-                option.flag, dest=option.key, action=argparse.BooleanOptionalAction, help=text
-            )
+            group.add_argument(option.flag, dest=option.key, action=argparse.BooleanOptionalAction, help=text)
         elif option.is_switch:
-            command.add_argument(option.flag, dest=option.key, action="store_const", const=True, help=text)
+            group.add_argument(option.flag, dest=option.key, action="store_const", const=True, help=text)
         elif option.is_list:
-            command.add_argument(
+            group.add_argument(
                 option.flag,
                 dest=option.key,
                 action="append",
                 metavar=_metavar(option),
-                help=text + " Repeatable.",
+                help=text + " Repeatable." if is_described else text,
             )
         else:
-            command.add_argument(option.flag, dest=option.key, metavar=option.name.upper(), help=text)
+            group.add_argument(option.flag, dest=option.key, metavar=option.name.upper(), help=text)
     return command
 
 

@@ -95,11 +95,11 @@ def _talk(connection: Connection, model: str, wishes: Wishes, config: Config) ->
         is_verbose=wishes.is_verbose,
         folder=config.paths.data,
     )
-    question = wishes.question or ("" if sys.stdin.isatty() else sys.stdin.read())
-    if question or not sys.stdin.isatty():
-        if not question.strip():
-            return 0
-        return 0 if session.ask(question.strip()) else 1
+    is_typed = sys.stdin is None or sys.stdin.isatty()
+    piped = "" if is_typed else sys.stdin.read().strip()
+    question = "\n\n".join(part for part in (piped, wishes.question.strip()) if part)
+    if question or not is_typed:
+        return 0 if not question or session.ask(question) else 1
     return _converse(session, config)
 
 

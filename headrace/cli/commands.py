@@ -70,8 +70,11 @@ def _system(session: Session, text: str) -> None:
 
 
 def _set(session: Session, text: str) -> None:
-    name, _, value = text.partition(" ")
+    name, _, value = text.removeprefix("parameter ").strip().partition(" ")  # Ollama's word is taken, too
     value = value.strip()
+    if name == "system":
+        _system(session, value)
+        return
     if name == "verbose":
         session.is_verbose = value != "off"
     elif name and (name not in (*INTEGERS, *NUMBERS) or not value):
@@ -120,6 +123,6 @@ def _tell(text: str) -> None:
 
 
 COMMANDS: dict[str, Callable[[Session, str], None]] = {
-    "/help": _help, "/model": _model, "/system": _system, "/set": _set, "/save": _save, "/load": _load,
-    "/clear": _clear,
+    "/help": _help, "/?": _help, "/model": _model, "/system": _system, "/set": _set, "/save": _save,
+    "/load": _load, "/clear": _clear,
 }  # fmt: skip

@@ -40,7 +40,7 @@ def list_available(config: Config) -> int:
     print_table(rows)
     print(
         "\n* not tested: the machines that Headrace is developed on cannot reach the Hugging Face hub."
-        "\nOur engine runs Qwen3 and Llama 3.2; the others need llama.cpp (docs/models.md)."
+        "\nOur engine is written for all of these architectures; llama.cpp runs them, too (docs/models.md)."
     )
     return 0
 

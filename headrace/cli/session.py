@@ -13,7 +13,7 @@ from typing import Any
 
 from headrace.cli import images
 from headrace.cli.connection import Connection, NoAnswer
-from headrace.cli.writer import Writer
+from headrace.cli.writer import Writer, unechoed
 
 CUT: dict[str | None, str] = {  # finish_reason → the notice below an incomplete answer
     "length": "(cut: the answer has reached its limit of tokens)",
@@ -125,7 +125,7 @@ class Session:
         """Write an answer as it comes. Ctrl-C ends it. Raises NoAnswer."""
         began = time.perf_counter()
         try:
-            with self._connection.open("POST", "/v1/chat/completions", self._body()) as response:
+            with unechoed(), self._connection.open("POST", "/v1/chat/completions", self._body()) as response:
                 for chunk in chunks(response):
                     self._read(chunk, answer, began)
         except KeyboardInterrupt:

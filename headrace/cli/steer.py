@@ -114,12 +114,13 @@ def _decoder(model: Model) -> Callable[[Sequence[int]], str]:
 @contextmanager
 def _opened(config: Config, layers: Sequence[int]) -> Iterator[tuple[Model, Capture]]:
     """The configured model, open for reading its hidden states. Raises ModelError, ConfigError."""
+    from headrace.assembly import torch_options
     from headrace.backends.engine.capture import open_capture
 
     model = fetch(config.models.default, config)
     if not isinstance(model, Model):
         raise ConfigError(f"{model.name} is served by llama.cpp, whose hidden states cannot be read")
-    capture = open_capture(model)
+    capture = open_capture(model, torch=torch_options(config))
     for layer in layers:
         if layer >= capture.num_layers:
             raise ConfigError(f"--layer {layer}: {model.name} has the layers 0 to {capture.num_layers - 1}")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 from headrace.logs import one_line
@@ -23,6 +25,26 @@ class Writer(Protocol):
 def shown(text: str) -> str:
     """Escape control characters other than line ends and tabs: they could change the terminal."""
     return "".join(sign if sign in "\n\t" else one_line(sign) for sign in text)
+
+
+@contextmanager
+def unechoed() -> Iterator[None]:
+    """The terminal does not show what is typed in the block. The `^C` of Ctrl-C would begin a line below an
+    answer that fills its own, and the answer would be drawn twice.
+    """
+    if sys.platform == "win32" or sys.stdin is None or not sys.stdin.isatty():
+        yield
+        return
+    import termios
+
+    file = sys.stdin.fileno()
+    before = termios.tcgetattr(file)
+    changed = [*before[:3], before[3] & ~termios.ECHO, *before[4:]]
+    termios.tcsetattr(file, termios.TCSADRAIN, changed)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(file, termios.TCSADRAIN, before)
 
 
 class PlainWriter:

@@ -50,6 +50,9 @@ def test_run_answers_a_prompt_with_the_model_of_a_running_server(
     done = headrace("run", "--port", port, "fake", "What", "is this?", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (0, "Hello\n")
     assert backend.conversations[0].messages == (Message("user", "What is this?"),)
+    done = headrace("run", "fake", "--port", port, "What", "is this?", cwd=tmp_path, text="print(1)\n")
+    assert (done.returncode, done.stdout) == (0, "Hello\n")
+    assert backend.conversations[1].messages == (Message("user", "print(1)\n\nWhat is this?"),)
 
 
 def test_key_is_sent_and_a_wrong_one_is_an_error(fake_server: FakeServer, tmp_path: Path) -> None:

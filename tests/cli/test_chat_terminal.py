@@ -104,6 +104,7 @@ def test_ctrl_c_stops_the_answer_and_not_the_program(fake_server: FakeServer, tm
         chat.until("word word")
         chat.type(CTRL_C)
         chat.until("(interrupted)")
+        assert chat.text.count("\nword word") == 1, "the answer is drawn once"
         eventually(lambda: not slow.num_active)
         slow.script = ["Still here"]
         chat.enter("and now?")
@@ -124,7 +125,7 @@ def test_the_commands(fake_server: FakeServer, backend: FakeBackend, tmp_path: P
             chat.until(name)
         chat.enter("/system Be brief.")
         chat.until("system: Be brief.")
-        chat.enter("/set temperature 0.5")
+        chat.enter("/set parameter temperature 0.5")  # as Ollama has it
         chat.until("verbose off, temperature 0.5")
         chat.enter("/set warmth 3")
         chat.until("error: /set takes")

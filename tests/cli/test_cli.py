@@ -78,6 +78,14 @@ def test_gateway_alone_loads_no_engine_library(tmp_path: Path) -> None:
         ["pull"],
         ["list"],
         ["rm"],
+        ["ps"],
+        ["load"],
+        ["stop"],
+        ["show"],
+        ["run"],
+        ["top"],
+        ["usage"],
+        ["keys", "create"],
         ["chat"],
         ["check-config"],
         ["db"],
@@ -93,7 +101,17 @@ def test_every_command_explains_itself(command: list[str], capsys: pytest.Captur
     with pytest.raises(SystemExit) as raised:
         main([*command, "--help"])
     assert raised.value.code == 0
-    assert "usage: headrace" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "usage: headrace" in printed
+    usage = printed.partition("\n\n")[0]
+    assert len(usage.splitlines()) <= 6, "a person reads what the command does, not the server's options"
+
+
+def test_help_is_a_word_too(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as raised:
+        main(["help"])
+    assert raised.value.code == 0
+    assert "commands:" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("arguments", [["fly"], ["serve", "--warp"], ["pull"], ["rm"]])

@@ -283,8 +283,13 @@ class EngineBackend(BaseBackend):
             runner.num_layers,
             self.settings.steering_root,
             editor,
-            partial(_capture_of, self.model),
+            partial(self._capture, engine),
         )
+
+    def _capture(self, engine: Engine) -> Capture:
+        from headrace.backends.engine.capture import capture_of
+
+        return capture_of(self.model, engine, self._thread_of())
 
     def _attach(self, names: tuple[str, ...]) -> None:
         """Attach these SAEs and vectors. Raises ConfigError."""
@@ -339,12 +344,6 @@ class EngineBackend(BaseBackend):
     def _thread_of(self) -> EngineThread:
         assert self._thread is not None, "start() comes first"
         return self._thread
-
-
-def _capture_of(model: Model) -> Capture:
-    from headrace.backends.engine.capture import open_capture
-
-    return open_capture(model)
 
 
 def _fingerprint(model: Model, *, exact: bool) -> str:

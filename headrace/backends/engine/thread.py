@@ -12,13 +12,14 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
-from typing import Literal
+from typing import Literal, TypeVar
 
 from headrace.engine.engine import Engine, Output
 from headrace.engine.sequence import Sequence
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
 Deliver = Callable[[list[Output]], None]
 REST_AFTER_S = 2.0  # without work, after which the engine returns memory
 # While so many sequences get tokens in each step, the loop gets them no more often than that: its work, and
@@ -50,7 +51,7 @@ class EngineThread:
         self._engine, self._deliver, self._died = engine, deliver, died
         self._loop = asyncio.get_running_loop()
         self._orders: deque[Order] = deque()
-        self._calls: deque[tuple[Callable[[], bool], Future[bool]]] = deque()
+        self._calls: deque[tuple[Callable[[], None], Callable[[], bool]]] = deque()  # do it, cancel it
         self._wake = threading.Event()  # set: there may be orders, or the thread is to stop
         self._stopping = False
         self._failed = False
@@ -82,13 +83,20 @@ class EngineThread:
         """End a sequence. Its blocks are free before the next step begins."""
         self._order("abort", sequence)
 
-    def call(self, function: Callable[[], bool]) -> Future[bool]:
+    def call(self, function: Callable[[], T]) -> Future[T]:
         """Run a function in the thread, between two steps; the future gets its result, or what it raises. Any
         thread may call this. Sequences that were added before it have joined the engine when it runs. The
         future is cancelled if the thread ends first, or has ended.
         """
-        future: Future[bool] = Future()
-        self._calls.append((function, future))
+        future: Future[T] = Future()
+
+        def answer() -> None:
+            try:
+                future.set_result(function())
+            except Exception as exc:
+                future.set_exception(exc)
+
+        self._calls.append((answer, future.cancel))
         self._wake.set()
         if not self.is_alive:  # looked at after the append: a thread that ends later cancels what it finds
             self._cancel_calls()
@@ -164,13 +172,10 @@ class EngineThread:
 
     def _make_calls(self) -> None:
         while self._calls:
-            function, future = self._calls.popleft()
-            try:
-                future.set_result(function())
-            except Exception as exc:
-                future.set_exception(exc)
+            answer, _ = self._calls.popleft()
+            answer()
 
     def _cancel_calls(self) -> None:
         with suppress(IndexError):  # two threads may do this at once
             while True:
-                self._calls.popleft()[1].cancel()
+                self._calls.popleft()[1]()

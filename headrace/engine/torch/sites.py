@@ -4,7 +4,7 @@ passes. The operation is that of `headrace.steering.slot`, in float32.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -22,6 +22,28 @@ from headrace.steering.slot import EPSILON, GROUPS, Group, Rank, SiteNeeds, Slot
 from headrace.steering.types import Normalization
 
 Tables = tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]  # write, read [S, d]; scalars [7, S]
+Change = Callable[[torch.Tensor], torch.Tensor]  # of hidden states [1, T, d]
+
+
+def hook(layers: nn.ModuleList, layer: int, change: Change) -> Any:
+    """Let every pass go on with the changed hidden states of a layer, until the hook is removed. Layer -1 is
+    the embeddings: what the first layer gets.
+    """
+
+    def before(_: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        if arguments:
+            return (change(arguments[0]), *arguments[1:]), named
+        return (), {**named, "hidden_states": change(named["hidden_states"])}
+
+    def after(_: nn.Module, __: tuple[Any, ...], output: Any) -> Any:
+        """Blocks of transformers 5 return a tensor, some return a tuple that begins with it."""
+        if isinstance(output, tuple):
+            return (change(output[0]), *output[1:])
+        return change(output)
+
+    if layer < 0:
+        return layers[0].register_forward_pre_hook(before, with_kwargs=True)
+    return layers[layer].register_forward_hook(after)
 
 
 class Sites:
@@ -40,25 +62,21 @@ class Sites:
     def check(self, sites: Mapping[int, SiteNeeds]) -> None:
         """Raises ModelError for a layer that the model does not have, or whose place is not known."""
         if sites:
-            _layers_of(self._model, self._num_layers)
+            layers_of(self._model, self._num_layers)
         for layer in sites:
             if not -1 <= layer < self._num_layers:
                 raise ModelError(f"the model has no layer {layer}: it has layers 0 to {self._num_layers - 1}")
 
     def install(self, sites: Mapping[int, SiteNeeds]) -> None:
-        for hook in self._hooks:
-            hook.remove()
+        for each in self._hooks:
+            each.remove()
         self._hooks.clear()
         self._tables.clear()
         self._encoders.clear()
         self.layers = frozenset(sites)
-        layers = _layers_of(self._model, self._num_layers) if sites else nn.ModuleList()
-        for layer in sites:
-            if layer < 0:  # the embeddings: what the first layer gets
-                hook = layers[0].register_forward_pre_hook(partial(self._before, layer), with_kwargs=True)
-            else:
-                hook = layers[layer].register_forward_hook(partial(self._after, layer))
-            self._hooks.append(hook)
+        if sites:
+            layers = layers_of(self._model, self._num_layers)
+            self._hooks = [hook(layers, layer, partial(self._passed, layer)) for layer in sites]
 
     @contextmanager
     def during(self, batch: Batch) -> Iterator[None]:
@@ -80,26 +98,10 @@ class Sites:
     def unedited(self, layer: int) -> NDArray[np.float32]:
         return to_numpy(self._unedited[layer])
 
-    def _before(
-        self, layer: int, _: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-        if self._batch is None:
-            return None
-        if arguments:
-            return (self._passed(layer, arguments[0]), *arguments[1:]), named
-        return (), {**named, "hidden_states": self._passed(layer, named["hidden_states"])}
-
-    def _after(self, layer: int, _: nn.Module, __: tuple[Any, ...], output: Any) -> Any:
-        """Blocks of transformers 5 return a tensor, some return a tuple that begins with it."""
-        if self._batch is None:
-            return None
-        if isinstance(output, tuple):
-            return (self._passed(layer, output[0]), *output[1:])
-        return self._passed(layer, output)
-
     def _passed(self, layer: int, states: torch.Tensor) -> torch.Tensor:
         """The hidden states [1, T, d] that go on, after they were edited and read."""
-        assert self._batch is not None
+        if self._batch is None:
+            return states
         edits, rows = self._batch.edits.get(layer), self._batch.read_rows.get(layer)
         if edits is None and rows is None:
             return states
@@ -199,7 +201,7 @@ def _row_scales(states: torch.Tensor, normalization: Normalization) -> tuple[tor
     return ones, ones
 
 
-def _layers_of(model: nn.Module, num_layers: int) -> nn.ModuleList:
+def layers_of(model: nn.Module, num_layers: int) -> nn.ModuleList:
     """The decoder's blocks. Raises ModelError."""
     lists = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
     found = [blocks for blocks in lists if len(blocks) == num_layers]

@@ -15,13 +15,22 @@ from numpy.typing import NDArray
 
 from headrace.backends.engine import EngineBackend, EngineSettings
 from headrace.backends.engine.capture import open_capture
-from headrace.engine.capture import HiddenStates
 from headrace.errors import SteeringRefused
 from headrace.models.catalog import Model
 from headrace.steering.formats.control_vector import write_vector
 from headrace.steering.library import Shelf
 from headrace.steering.sae import fold
-from headrace.steering.types import Abort, Activations, Apply, Condition, Op, Probe, Receipt, SteeringRequest
+from headrace.steering.types import (
+    Abort,
+    Activations,
+    Apply,
+    Capture,
+    Condition,
+    Op,
+    Probe,
+    Receipt,
+    SteeringRequest,
+)
 from headrace.types import (
     Conversation,
     Event,
@@ -143,11 +152,11 @@ def running(default_model: Model, root: Path) -> Iterator[Running]:
 
 
 @pytest.fixture(scope="module")
-def states(default_model: Model) -> HiddenStates:
+def states(default_model: Model) -> Capture:
     return open_capture(default_model, exact=True)
 
 
-def test_a_request_from_library_to_receipt(running: Running, root: Path, states: HiddenStates) -> None:
+def test_a_request_from_library_to_receipt(running: Running, root: Path, states: Capture) -> None:
     async def work(backend: EngineBackend) -> None:
         library = backend.library("m")
         with pytest.raises(SteeringRefused, match="no control vector 'v'"):
@@ -172,7 +181,7 @@ def test_a_request_from_library_to_receipt(running: Running, root: Path, states:
     assert (root / "vectors" / "v.gguf").is_file()
 
 
-async def expect_steered_as_by_hand(backend: EngineBackend, states: HiddenStates, plain: Answer) -> None:
+async def expect_steered_as_by_hand(backend: EngineBackend, states: Capture, plain: Answer) -> None:
     """The first token's logprob is that of a forward pass whose hidden states were edited in NumPy."""
     (steered,) = await ask(backend, request(add(0.3, unit="relative")))
     receipt = steered.receipt
@@ -212,7 +221,7 @@ async def expect_a_sweep(backend: EngineBackend, plain: Answer) -> None:
     assert len({answer.receipt.fingerprint for answer in together}) == 3
 
 
-def test_probes_read_what_the_sae_says(running: Running, states: HiddenStates) -> None:
+def test_probes_read_what_the_sae_says(running: Running, states: Capture) -> None:
     async def work(backend: EngineBackend) -> None:
         library = backend.library("m")
         info = await asyncio.to_thread(library.load_sae, "random", Path("saes/random"))
