@@ -66,11 +66,10 @@ class TorchHiddenStates:
         of the model's own.
         """
 
-        def replace(layer: int, states: torch.Tensor) -> torch.Tensor:
-            return torch.from_numpy(np.ascontiguousarray(replaced[layer], np.float32)).to(states)[None]
+        def replace(other: Floats, states: torch.Tensor) -> torch.Tensor:
+            return torch.from_numpy(np.ascontiguousarray(other, np.float32)).to(states)[None]
 
-        replaced = replaced or {}
-        changes = {layer: partial(replace, layer) for layer in replaced}
+        changes = {layer: partial(replace, other) for layer, other in (replaced or {}).items()}
         return self._run(lambda: self._pass(tokens, changes, None))
 
     def _pass(

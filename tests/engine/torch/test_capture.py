@@ -58,7 +58,9 @@ def test_a_vector_is_trained_by_a_server_and_steers(folder: Path, tmp_path: Path
         op = {"vector": "new", "mode": "add", "value": 1}
         steered = served.post("/v1/completions", {**asked, "steering": {"ops": [op], "receipt": True}})
         assert steered.json()["choices"][0]["steering"]["tokens_steered"] > 0, steered.text
-        vector = served.backend.library("tiny").vector("new")[0]
+        library = served.backend.library("tiny")
+        assert library is not None
+        vector = library.vector("new")[0]
     states = load_states(folder, lambda text: [], TorchOptions(), exact=True)
     assert (states.num_layers, states.width) == (random_model("llama").config.num_hidden_layers, len(vector))
 
