@@ -13,7 +13,10 @@ from headrace import __version__, config
 from headrace.logs import one_line
 
 POSITIONAL = ("models.default", "models.more")  # arguments, not flags
-DESCRIBED = ("serve", "check-config")  # the commands whose help has all options of the configuration
+DESCRIBED = {  # the commands whose help has all options of the configuration, and its first line
+    "serve": "headrace serve [OPTION ...] [MODEL_REF ...]",
+    "check-config": "headrace check-config [OPTION ...]",
+}
 OTHERS = "All options of `headrace serve` are taken, too, and say the same here: headrace serve --help."
 
 
@@ -206,7 +209,7 @@ def _add(
     command = commands.add_parser(
         name, help=text, description=text[0].upper() + text[1:] + ".", allow_abbrev=False,
         epilog=None if is_described else OTHERS,
-        usage="headrace serve [OPTION ...] [MODEL_REF ...]" if name == "serve" else None,
+        usage=DESCRIBED.get(name),
     )  # fmt: skip
     command.set_defaults(run=run)
     command.add_argument(
