@@ -27,15 +27,14 @@ from headrace.gateway.lifetime import End, Until
 from headrace.pool import Pool
 from headrace.types import Event, Json, ModelInfo, Started
 from headrace.wire import errors
-from headrace.wire.activations import fingerprint_header
 from headrace.wire.generation import dump
 from headrace.wire.parameters import with_named
+from headrace.wire.steering import FINGERPRINT
 
 log = logging.getLogger(__name__)
 
 LOGPROB = 100  # bytes of one, as JSON
 OPENING_S = 1.0  # after that a stream starts without its first event, so that its caller sees a response
-STEERED_OPENING_S = 10.0  # the same of a steered one, whose headers have the fingerprint
 LOADING_S = 2.0  # between two reports to a stream whose model is being loaded
 KEEP_ALIVE_S = 15.0  # proxies close connections that are silent for long
 HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
@@ -225,17 +224,16 @@ async def respond(
         noted = map(reply.names, generation.noted)
         if left_out := list(dict.fromkeys([*noted, *generation.ignored])):
             headers = with_named(headers, left_out)
-        headers = {**headers, **target_headers(generation.provider, generation.attempts)}
+        headers = {**headers, **generation_headers(generation)}
         async with Until(generation.interrupted, receive=http.receive):
             if reply.encoder is None:
                 collected = await collect(generation, generation.n)
                 headers |= timing(collected.started, collected.decode_s)
-                headers |= fingerprint_header(collected.started)
                 whole = partial(reply.whole, generation.info, collected)
                 return await json_answer(_size(collected), whole, headers)
-            first = await generation.first(STEERED_OPENING_S if generation.is_steered else OPENING_S)
+            first = await generation.first(OPENING_S)
         if isinstance(first, Started):
-            headers |= {**timing(first), **fingerprint_header(first)}
+            headers |= timing(first)
         texts = encoded(generation, reply.encoder(generation.info))
         close, end = generation.aclose, generation.interrupted
         stream = LiveStream(texts, headers, close, end, writer=reply.writer, remark=reply.remark)
@@ -320,6 +318,12 @@ def _size(collected: Collected) -> int:
 def target_headers(provider: str, attempts: int) -> dict[str, str]:
     """Response headers that name the provider that answered, and the number of attempts up to its own."""
     return {"X-Headrace-Backend": provider, ATTEMPTS: str(attempts)}
+
+
+def generation_headers(generation: Generation) -> dict[str, str]:
+    """Response headers of a generation: its provider, the attempts, and how it is steered."""
+    found = target_headers(generation.provider, generation.attempts)
+    return found if generation.fingerprint is None else {**found, FINGERPRINT: generation.fingerprint}
 
 
 def timing(started: Started | None, decode_s: float | None = None) -> dict[str, str]:

@@ -10,10 +10,9 @@ from starlette.responses import Response
 
 from headrace.api.answers import (
     OPENING_S,
-    STEERED_OPENING_S,
     LiveStream,
     StreamWriter,
-    target_headers,
+    generation_headers,
     timing,
 )
 from headrace.api.errors import RESPONSES
@@ -38,7 +37,6 @@ from headrace.turns.responses import Responses
 from headrace.turns.runs import Run
 from headrace.types import Finished, Started
 from headrace.wire import conversations
-from headrace.wire.activations import fingerprint_header
 from headrace.wire.generation import dump
 from headrace.wire.items import Item
 from headrace.wire.limits import whole
@@ -124,8 +122,7 @@ async def create_response(http: Request, caller: Caller, body: ResponseBody) -> 
 async def _streamed(http: Request, run: Run) -> Response:
     """Respond when the first event has come, the run has failed, or OPENING_S has passed."""
     async with Until(receive=http.receive):
-        is_steered = run.generation is not None and run.generation.is_steered
-        await run.wait_for_first(STEERED_OPENING_S if is_steered else OPENING_S)
+        await run.wait_for_first(OPENING_S)
     if run.is_done and run.first is None and run.error is not None:
         raise run.error
     run.recorder.is_announced = True
@@ -141,14 +138,14 @@ async def _whole(run: Run) -> Response:
 
 
 def _headers(run: Run) -> dict[str, str]:
-    """Response headers: the provider, durations, and the members that are ignored."""
+    """Response headers: the provider, the steering, durations, and the members that are ignored."""
     assert run.generation is not None
     started = run.first if isinstance(run.first, Started) else None
     decode_s = run.last.decode_s if isinstance(run.last, Finished) else None
-    target = target_headers(run.generation.provider, run.generation.attempts)
+    target = generation_headers(run.generation)
     noted = map(endpoint_name, run.generation.noted)
     ignored = list(dict.fromkeys([*noted, *run.generation.ignored]))
-    return with_named({**target, **timing(started, decode_s), **fingerprint_header(started)}, ignored)
+    return with_named({**target, **timing(started, decode_s)}, ignored)
 
 
 @route(

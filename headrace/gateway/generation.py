@@ -41,12 +41,14 @@ class TargetResult(Generic[T]):
 @dataclass(frozen=True, slots=True)
 class Opened:
     """A backend's events. `first`: those that have been read already; `noted`: members of the request that
-    the target does not take, by their names in chat completions.
+    the target does not take, by their names in chat completions; `fingerprint`: how the first choice is
+    steered.
     """
 
     events: AsyncIterator[Event]
     first: tuple[Event, ...] = ()
     noted: tuple[str, ...] = ()
+    fingerprint: str | None = None
 
 
 class Charge(Protocol):
@@ -144,9 +146,8 @@ class Generation(AsyncIterator[Event]):
     ) -> None:
         self.info, self.provider = result.info, result.provider
         self.attempts, self.ignored = result.attempts, result.ignored
-        self.noted = result.value.noted
+        self.noted, self.fingerprint = result.value.noted, result.value.fingerprint
         self.n, self._num_choices = request.n, request.num_choices
-        self.is_steered = request.steering is not None
         self.interrupted = interrupted
         self._events, self._read_ahead = result.value.events, list(result.value.first)
         self._exits = exits

@@ -111,8 +111,9 @@ class Generate:
                 first.append(event)
                 if not isinstance(event, Started):
                     break
-        ignored = events.ignored if isinstance(events, WithIgnored) else ()
-        return Opened(events, tuple(first), (*left_out, *ignored))
+        if not isinstance(events, WithIgnored):
+            return Opened(events, tuple(first), left_out)
+        return Opened(events, tuple(first), (*left_out, *events.ignored), events.fingerprint)
 
 
 @dataclass(frozen=True, slots=True)

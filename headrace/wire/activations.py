@@ -11,8 +11,7 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from headrace.steering.types import Activations, Reading, Receipt, ResolvedOp, SideEffect
-from headrace.types import Event, Finished, Started
-from headrace.wire.steering import FINGERPRINT, Labels, SteeringMembers
+from headrace.wire.steering import Labels, SteeringMembers
 
 
 class TopFeature(TypedDict):
@@ -154,13 +153,6 @@ def _side_effect(effect: SideEffect, labels: Labels) -> SideEffectObject:
     if label is not None:
         body["label"] = label
     return body
-
-
-def fingerprint_header(event: Event | None) -> dict[str, str]:
-    """The header with the fingerprint of the first choice that started, if it is steered."""
-    if not isinstance(event, Started | Finished) or event.receipt is None:
-        return {}
-    return {FINGERPRINT: event.receipt.fingerprint}
 
 
 def _op(op: ResolvedOp, achieved: float | None) -> AppliedOp:

@@ -135,7 +135,9 @@ class EngineBackend(BaseBackend):
             choices = self._preparation.choices(prepared, request)
             stream = Stream(choices, request.num_choices, self._thread_of().abort, request.flow)
             enter(stream)
-            yield with_ignored(stream, unenforced(request))
+            receipt = prepared[0].steered.receipts[0]
+            fingerprint = None if receipt is None else receipt.fingerprint
+            yield with_ignored(stream, unenforced(request), fingerprint)
 
     async def _measured(
         self, request: GenerateRequest, steering: SteeringRequest, when: Condition

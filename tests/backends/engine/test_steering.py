@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from headrace.backends.engine import EngineBackend, EngineSettings
 from headrace.backends.engine.capture import open_capture
 from headrace.errors import SteeringRefused
+from headrace.ignored import WithIgnored
 from headrace.models.catalog import Model
 from headrace.steering.formats.control_vector import write_vector
 from headrace.steering.library import Shelf
@@ -219,6 +220,23 @@ async def expect_a_sweep(backend: EngineBackend, plain: Answer) -> None:
         np.testing.assert_allclose(found.logprobs, alone.logprobs, atol=1e-4)
     np.testing.assert_allclose(together[0].logprobs, plain.logprobs, atol=1e-4)
     assert len({answer.receipt.fingerprint for answer in together}) == 3
+
+
+def test_the_fingerprint_is_known_before_the_first_token(running: Running) -> None:
+    async def work(backend: EngineBackend) -> None:
+        library = backend.library("m")
+        await asyncio.to_thread(library.load_vector, "v", Path("vectors/w.gguf"))
+        await asyncio.to_thread(library.attach, "v")
+        async with backend.generate(request(add(0.3, unit="relative"))) as events:
+            assert isinstance(events, WithIgnored)
+            known = events.fingerprint
+            receipts = [
+                event.receipt for event in [one async for one in events] if isinstance(event, Started)
+            ]
+        assert receipts[0] is not None
+        assert known == receipts[0].fingerprint
+
+    running.use(work)
 
 
 def test_probes_read_what_the_sae_says(running: Running, states: Capture) -> None:
