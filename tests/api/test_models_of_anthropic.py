@@ -108,6 +108,7 @@ def ours() -> Iterator[Relays]:
         (["a-1,b-2", "c-3"], "a-1,b-2, c-3"),
         (["a-1"], "a-1"),
         (["a-1", "a-1", "b-2"], "a-1, b-2"),
+        (["", "a-1", ""], "a-1"),
     ],
 )
 @pytest.mark.parametrize("path", ["/v1/messages", "/v1/messages/count_tokens"])

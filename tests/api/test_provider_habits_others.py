@@ -269,6 +269,9 @@ NOTHING_YET = {
     "after the head": sse(start(), OVERLOADED),
     "after a ping": sse(start(), named("ping"), OVERLOADED),
     "after the beginning of a text": sse(start(), begin(0, type="text", text=""), OVERLOADED),
+    "after an empty text": sse(
+        start(), begin(0, type="text", text=""), delta(0, type="text_delta", text=""), OVERLOADED
+    ),
 }
 
 

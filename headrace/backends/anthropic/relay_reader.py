@@ -80,6 +80,8 @@ class AnthropicRelayReader(RelayReader):
         kind = kind_of(value, sent)
         if kind == "content_block_start":
             return an_object(value.get("content_block")).get("type") not in EMPTY
+        if kind == "content_block_delta" and isinstance(value.get("delta"), dict):
+            return any(member for name, member in value["delta"].items() if name != "type")
         return kind in WITH_CONTENT
 
     def follow(self, sents: Sequence[ServerSentEvent]) -> None:

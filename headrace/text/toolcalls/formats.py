@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from headrace.types import Tool
 
+BEFORE = ".!?>"  # signs that may precede a bare call without a space
+
 
 @dataclass(frozen=True, slots=True)
 class ToolFormat:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 from headrace.text.literals import literal
-from headrace.text.toolcalls.formats import ToolFormat
+from headrace.text.toolcalls.formats import BEFORE, ToolFormat
 from headrace.types import Tool
 
 _ANY = "/(?s:.*)/"
@@ -67,7 +67,7 @@ def _auto_rules(format: ToolFormat, special: Mapping[str, int], strict: Sequence
     text = f"{_ANY} & ~{_BARE_CALL}" if format.is_bare else _ANY
     if format.is_bare and strict:
         names = "|".join(map(literal, strict))
-        text += rf' & ~/(?s:.*)\s\{{(?s:.*)"({names})"(?s:.*)/'
+        text += rf' & ~/((?s:.*)[\s\[{BEFORE}])?\{{(?s:.*)"({names})"(?s:.*)/'
     bare = " | calls SPACE?" if format.is_bare else ""
     return [
         f"start: TEXT | begin calls SPACE?{bare}",

@@ -17,7 +17,8 @@ _PLAIN = frozenset("0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWX
 _STRUCTURE = _PLAIN | frozenset(WHITESPACE + '{}[],:"')
 _ESCAPES = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
 
-FIRST = ("name", "type", "function", "parameters", "arguments")  # members that a bare call begins with
+ARGUMENTS = ("arguments", "parameters", "args", "input")  # names of the member with a call's arguments
+FIRST = ("name", "type", "function", *ARGUMENTS[:2])  # members that a bare call begins with
 
 
 class MalformedCall(Exception):
@@ -100,7 +101,7 @@ class CallReader:
                 raise MalformedCall
             yield from _string(("function",))
             return (yield from _space())
-        if key in ("arguments", "parameters") and not self.has_arguments:
+        if key in ARGUMENTS and not self.has_arguments:
             after = yield from self._arguments(character)
             self.has_arguments = True
             return after

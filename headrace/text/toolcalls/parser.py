@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from headrace.text.stops import overlap
-from headrace.text.toolcalls.formats import ToolFormat
+from headrace.text.toolcalls.formats import BEFORE, ToolFormat
 from headrace.text.toolcalls.objects import CallReader, MalformedCall
 from headrace.text.toolcalls.parts import WHITESPACE, CallArguments, CallEnd, Part, Text, merged
 from headrace.types import Tool
@@ -34,6 +34,8 @@ class Parser:
         self._state: Callable[[str], None] = self._in_text
         self._reader: CallReader | None = None
         self._at_start = True  # no text yet but white space
+        self._last = ""  # the last character of the text so far
+        self._is_list = False  # a list of calls was opened
         self._after_call = False  # nothing came since a call but white space and closing marks
         self._is_open = False  # within a group of calls: another may follow without a trigger
 
@@ -84,10 +86,26 @@ class Parser:
             self._pending, self._state, self._is_open = pending, self._in_opening, False
         elif self._after_call and format.end and pending == format.end:
             self._pending, self._is_open = "", False
-        elif format.is_bare and pending == "{" and (self._at_start or self._space):
+        elif format.is_bare and pending == "{" and self._may_be_bare():
             self._begin_call(character, CallReader(self._names, bare=True))
+        elif format.is_bare and pending == "[" and self._at_start:
+            self._pending, self._state = pending, self._in_bare_list
         else:
             self._emit_text(pending)
+
+    def _may_be_bare(self) -> bool:
+        """Whether a brace may begin a call here, after the text so far."""
+        return self._at_start or bool(self._space) or (bool(self._last) and self._last in BEFORE)
+
+    def _in_bare_list(self, character: str) -> None:
+        """After the bracket with which an answer begins."""
+        if character in WHITESPACE:
+            self._pending += character
+        elif character == "{":
+            self._is_list = True
+            self._begin_call(character, CallReader(self._names, bare=True))
+        else:
+            self._emit_as_text(character)
 
     def _continues_after_call(self, character: str) -> bool:
         """Read white space, the end of a list of calls, or a separator between calls. False: it is none of
@@ -99,12 +117,12 @@ class Parser:
             return True
         if not self._is_open or character not in "{,;]":
             return False
-        if character == "]" and self._format.closing != "]":
+        if character == "]" and not (self._is_list or self._format.closing == "]"):
             return False
         if character == "{":
             self._begin_call(character, CallReader(self._names))
         elif character == "]":
-            self._is_open = False
+            self._is_open = self._is_list = False
         else:
             self._pending, self._state = character, self._in_separator
         return True
@@ -120,6 +138,7 @@ class Parser:
         if decided:
             text = decided.rstrip(WHITESPACE)
             self._parts.append(Text("".join(self._space) + text))
+            self._last = text[-1:]
             self._space = list(decided[len(text) :])
             self._at_start = self._after_call = False
 
@@ -215,6 +234,7 @@ class Parser:
 
     def _emit_as_text(self, character: str) -> None:
         """Emit the pending text, which is no call, and read the character again: it may begin one."""
+        self._last, self._is_list = self._pending[-1:], False
         self._parts.append(Text("".join(self._space) + self._pending))
         self._clear_pending()
         self._state = self._in_text

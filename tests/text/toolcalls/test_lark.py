@@ -12,7 +12,7 @@ from jsonschema import validate
 
 from headrace.models.catalog import Model
 from headrace.text.structured.schema import json_grammar
-from headrace.text.toolcalls import FORMATS, ToolFormat, arguments_schema, call_grammar
+from headrace.text.toolcalls import FORMATS, CallBegin, Parser, ToolFormat, arguments_schema, call_grammar
 from headrace.types import Tool
 from tests.text.toolcalls.calls import EVERY, OSLO, TOOLS, WEATHER, written
 
@@ -137,6 +137,20 @@ def test_llama_calls_need_no_marker(vocabularies: Mapping[str, Vocabulary]) -> N
     assert known.accepts(auto, '{"names": 1}')
     for unbound in ('{"name": "Oslo"}', '{ "name": "get"}', f"\n{bare}"):  # the parser would see a call
         assert not known.accepts(auto, unbound)
+
+
+def test_l11_a_strict_tool_is_named_in_no_unbound_call(vocabularies: Mapping[str, Vocabulary]) -> None:
+    """The parser reads each of these as a call, whose arguments no schema would bind."""
+    format, known = FORMATS["llama3"], vocabularies["llama3"]
+    tools = [Tool("get", None, {"type": "object"}, strict=True), Tool("other", None, {"type": "object"})]
+    auto = call_grammar(
+        format, tools, mode="auto", parallel=True, special=known.special, schema=lambda _: "{}"
+    )
+    for before in ('{"parameters": [], ', "[{", "So.{", "So {"):
+        for name in ("get", "other"):
+            answer = f'{before}"name": "{name}"}}'
+            assert CallBegin(name) in Parser(format, tools).push(answer)
+            assert known.accepts(auto, answer) is (name == "other")
 
 
 @EVERY

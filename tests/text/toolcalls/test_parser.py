@@ -225,6 +225,8 @@ def test_mistral_header_may_hold_the_calls_id() -> None:
         '{"function": {"name": "get", "arguments": {"a": 1}}, "type": "function"}',
         '{"function": "get", "parameters": {"a": 1}}',
         '{"parameters": {"a": 1}, "name": "get"}',
+        '{"name": "get", "input": {"a": 1}}',
+        '{"name": "get", "args": "{\\"a\\": 1}"}',
         '<|python_tag|>{"type": "function", "name": "get", "parameters": {"a": 1}}',
         '<|python_tag|>{"type": "function", "function": "get", "arguments": {"a": 1}}',
     ],
@@ -235,6 +237,25 @@ def test_l11_forms_of_llama_3_are_calls(answer: str) -> None:
     assert read(llama, f"Let me see.\n\n{answer}") == [Text("Let me see."), *calls]
     bare = answer.removeprefix("<|python_tag|>")
     assert read(llama, f"{answer}; {bare}\n{bare}") == calls * 3
+
+
+@pytest.mark.parametrize("sign", [".", "!", "?", "```json\n", "<call>"])
+def test_l11_a_bare_call_needs_no_space_before_it(sign: str) -> None:
+    answer, calls = f'So{sign}{{"name": "get", "parameters": {{"a": 1}}}}', call("get", '{"a": 1}')
+    text = Text(f"So{sign}".rstrip())
+    assert read(FORMATS["llama3"], answer) == read(FORMATS["llama3"], *answer) == [text, *calls]
+
+
+def test_l11_a_list_of_bare_calls() -> None:
+    llama, one = FORMATS["llama3"], '{"name": "get", "parameters": {"a": 1}}'
+    calls = call("get", '{"a": 1}')
+    for answer in (f"[{one}]", f"\n[ {one} ]\n", f"[{one}"):
+        assert read(llama, answer) == read(llama, *answer) == calls
+    assert read(llama, f"[{one},\n {one}]") == calls * 2
+    assert read(llama, f"[{one}] Done.") == [*calls, Text("Done.")]
+    for text in ('[{"name": "Bob"}]', "[1, 2]", "[x](y)", "[", '[ {"a": 1}]', f"{one}]"[1:]):
+        assert read(llama, text) == [Text(text)]
+    assert read(FORMATS["hermes"], f"[{one}]") == [Text(f"[{one}]")]
 
 
 @pytest.mark.parametrize(
