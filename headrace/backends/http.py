@@ -226,7 +226,7 @@ def root(base_url: str, *ends: str) -> str:
     """Strip the first of the path suffixes `ends` from a base URL. Other programs want URLs that include the
     path of an endpoint, so users configure such URLs here, too.
     """
-    url = base_url.rstrip("/")
+    url = base_url.strip().rstrip("/")
     return next((url.removesuffix(end).rstrip("/") for end in ends if url.endswith(end)), url)
 
 

@@ -4,11 +4,15 @@ a route.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from headrace.backends.openai.corrections import is_own
+from headrace.backends.openai import OpenAIBackend
+from headrace.backends.openai.corrections import corrections, is_own
+from headrace.config import ProviderConfig
+from headrace.types import Conversation, GenerateRequest, Message, ToolCall
 from tests.backends.writing import (
     BLOCK,
     CHAT,
@@ -190,6 +194,42 @@ def test_g12_what_is_no_message_is_left_to_the_provider(written: Written, messag
 )
 def test_g12_whose_address_it_is(url: str, own: bool) -> None:
     assert is_own(url) is own
+
+
+# Gemini's signatures
+
+GEMINI = "https://generativelanguage.googleapis.com/v1beta/openai"
+UNSIGNED = {"google": {"thought_signature": "skip_thought_signature_validator"}}
+
+
+def calls_for(url: str) -> list[Any]:
+    config = ProviderConfig(kind="openai", base_url=url, models=("m",))
+    call = ToolCall("c1", "f", "{}")
+    history = (Message("user", "hi"), Message("assistant", "", tool_calls=(call, replace(call, id="c2"))))
+    body = OpenAIBackend("p", config, None).write(GenerateRequest("m", Conversation(history)))[1]
+    calls: list[Any] = body["messages"][1]["tool_calls"]
+    return calls
+
+
+def test_gemini_gets_no_call_without_a_signature() -> None:
+    assert [call["extra_content"] for call in calls_for(GEMINI)] == [UNSIGNED, UNSIGNED]
+    for url in (
+        "https://api.openai.com/v1",
+        "https://x.googleapis.com.evil.example/v1",
+        "http://127.0.0.1:1/v1",
+    ):
+        assert all("extra_content" not in call for call in calls_for(url))
+
+
+def test_geminis_own_signatures_stay() -> None:
+    own = {"id": "c1", "extra_content": {"google": {"thought_signature": "c2ln"}}}
+    messages = [*HI, {"role": "assistant", "tool_calls": [own, {"id": "c2"}, 5]}, "odd", {"tool_calls": 5}]
+    changed, ignored = corrections({"messages": messages}, has_all_roles=True, signs_calls=True)
+    assert changed["messages"][1]["tool_calls"] == [own, {"id": "c2", "extra_content": UNSIGNED}, 5]
+    assert [changed["messages"][at] for at in (0, 2, 3)] == [messages[at] for at in (0, 2, 3)]
+    assert not ignored
+    signed = [*HI, {"role": "assistant", "tool_calls": [own]}]
+    assert corrections({"messages": signed}, has_all_roles=True, signs_calls=True) == ({}, ())
 
 
 # G13

@@ -28,6 +28,7 @@ from headrace.types import Event, GenerateRequest, ModelInfo
 
 BASE_URL = "https://api.anthropic.com"  # paths begin with /v1
 VERSION = "2023-06-01"  # the next version, 2026-10-21, refuses temperature, top_p and top_k
+ENDS = ("/v1/messages/count_tokens", "/v1/messages", "/v1/models", "/v1/chat/completions", "/v1")
 MAX_PAGES = 50
 FEATURES = COMMON | {
     Feature.ANTHROPIC_ADVICE, Feature.CONTINUED_MESSAGE, Feature.PROMPT_CACHE, Feature.SIGNED_REASONING,
@@ -46,7 +47,7 @@ class AnthropicBackend(Remote):
     def __init__(self, name: str, config: ProviderConfig, key: str | None) -> None:
         headers = {"anthropic-version": VERSION, **({"x-api-key": key} if key else {})}
         headers |= {header.lower(): value for header, value in config.headers.items()}
-        url = root(config.base_url or BASE_URL, "/v1/messages", "/v1")
+        url = root(config.base_url or BASE_URL, *ENDS)
         upstream = Upstream(name, url, headers=headers, timeout_s=config.timeout_s)
         super().__init__(name, upstream, allowed=config.models)
         self._configured = {header.lower() for header in config.headers}

@@ -45,6 +45,7 @@ from headrace.types import (
 
 BASE_URL = "http://127.0.0.1:11434"
 FEATURES = OPEN_MODELS | {Feature.PROMPT_CACHE, Feature.REPETITION_WINDOW, Feature.TYPICAL_P}
+ENDS = ("/api/chat", "/api/generate", "/api/tags", "/api", "/v1/chat/completions", "/v1")
 LEAST_CONTEXT = 4096  # tokens; Ollama's own default
 UNKNOWN_CONTEXT = 2**17  # the limit of num_ctx if the model's context length is unknown
 ANSWER_TOKENS = 4096  # room for an answer without max_tokens
@@ -61,7 +62,7 @@ class OllamaBackend(Remote):
 
     def __init__(self, name: str, config: ProviderConfig, key: str | None) -> None:
         headers = {"Authorization": f"Bearer {key}"} if key else {}
-        url = root(config.base_url or BASE_URL, "/api/chat", "/api", "/v1")
+        url = root(config.base_url or BASE_URL, *ENDS)
         upstream = Upstream(name, url, headers={**headers, **config.headers}, timeout_s=config.timeout_s)
         super().__init__(name, upstream, allowed=config.models)
         self._keep_alive = {} if config.keep_alive is None else {"keep_alive": config.keep_alive}

@@ -13,7 +13,7 @@ from headrace.backends.answer import answered
 from headrace.backends.http import Upstream, root
 from headrace.backends.openai.answer import Answer
 from headrace.backends.openai.body import Body, chat_body, completion_body, embed_body, rerank_body
-from headrace.backends.openai.corrections import corrections, is_own
+from headrace.backends.openai.corrections import corrections, is_google, is_own
 from headrace.backends.openai.relay_reader import OpenAIRelayReader
 from headrace.backends.passthrough import relayed
 from headrace.backends.ranking import ranking
@@ -40,6 +40,7 @@ ENDPOINTS = (
     "/embeddings",
     "/rerank",
     "/responses",
+    "/models",
 )  # ends of a base_url
 
 
@@ -63,6 +64,7 @@ class OpenAIBackend(Remote):
         # OpenAI's newer models accept only max_completion_tokens; some other providers only max_tokens
         is_openais = config.roles == "openai" or (config.roles is None and is_own(upstream.base_url))
         self._has_all_roles = is_openais
+        self._signs_calls = is_google(upstream.base_url)
         self._limit = "max_completion_tokens" if is_own(upstream.base_url) else "max_tokens"
 
     @asynccontextmanager
@@ -97,7 +99,8 @@ class OpenAIBackend(Remote):
         )
 
     def _corrected(self, request: RelayRequest, model: str) -> tuple[bytes, tuple[str, ...]]:
-        corrected, ignored = corrections(request.body.members, has_all_roles=self._has_all_roles)
+        members, all_roles = request.body.members, self._has_all_roles
+        corrected, ignored = corrections(members, has_all_roles=all_roles, signs_calls=self._signs_calls)
         return request.body.changed({**corrected, **self.changes(request, model)}), ignored
 
     def changes(self, request: RelayRequest, model: str) -> Body:
@@ -139,7 +142,14 @@ class OpenAIBackend(Remote):
         if Feature.ADVICE not in self.features:
             request = replace(request, advice={})
         if isinstance(prompt, Conversation):
-            body = chat_body(request, prompt, limit=limit, has_all_roles=all_roles, writing=writing)
+            body = chat_body(
+                request,
+                prompt,
+                limit=limit,
+                has_all_roles=all_roles,
+                signs_calls=self._signs_calls,
+                writing=writing,
+            )
             if not self.knows_verbosity:
                 body.pop("verbosity", None)
             return "/chat/completions", body

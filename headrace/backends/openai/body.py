@@ -39,10 +39,11 @@ def chat_body(
     *,
     limit: str,
     has_all_roles: bool = True,
+    signs_calls: bool = False,
     writing: Writing | None = None,
 ) -> Body:
-    """Write the body of a chat completion. `limit`: the provider's name for max_tokens; `has_all_roles`: see
-    corrections.py; `writing` records changes. Raises UnsupportedParameter.
+    """Write the body of a chat completion. `limit`: the provider's name for max_tokens; `has_all_roles`,
+    `signs_calls`: see corrections.py; `writing` records changes. Raises UnsupportedParameter.
     """
     writing = writing or Writing(request)
     messages = [_message(message, writing) for message in while_wanted(prompt.messages)]
@@ -58,7 +59,9 @@ def chat_body(
     }
     return {
         **_common(request, limit),
-        "messages": messages_of(messages, writing.ignored, has_all_roles=has_all_roles),
+        "messages": messages_of(
+            messages, writing.ignored, has_all_roles=has_all_roles, signs_calls=signs_calls
+        ),
         **_tools(prompt, writing),
         **without_none(optional),
     }

@@ -19,6 +19,9 @@ MAX_NAME = 64  # characters of NAMES; OpenAI's limit
 NAMES = ("user", "safety_identifier", "prompt_cache_key")  # members that only have to be the same each time
 ROLES = "messages.role"
 INSTRUCTING = ("system", "developer")
+GOOGLE = ".googleapis.com"
+# Gemini refuses calls of the history without its signature; this one stands for those it never signed
+UNSIGNED = {"google": {"thought_signature": "skip_thought_signature_validator"}}
 SEE_BELOW = "The result is shown in the message after the results of the calls."
 
 
@@ -28,15 +31,23 @@ def is_own(base_url: str) -> bool:
     return any(host == own or (own.startswith(".") and host.endswith(own)) for own in OWN_HOSTS)
 
 
-def corrections(members: Mapping[str, Any], *, has_all_roles: bool) -> tuple[Body, tuple[str, ...]]:
+def is_google(base_url: str) -> bool:
+    """Whether a URL belongs to Gemini's API in OpenAI's dialect."""
+    return (urlsplit(base_url).hostname or "").endswith(GOOGLE)
+
+
+def corrections(
+    members: Mapping[str, Any], *, has_all_roles: bool, signs_calls: bool = False
+) -> tuple[Body, tuple[str, ...]]:
     """Return the members of a body that must change, with their new values, and the paths of those whose
-    meaning changes. `has_all_roles`: the provider accepts `developer`, and `system` at any place.
+    meaning changes. `has_all_roles`: the provider accepts `developer`, and `system` at any place;
+    `signs_calls`: it refuses calls that it has not signed.
     """
     changed: Body = {}
     ignored: list[str] = []
     messages = members.get("messages")
-    if isinstance(messages, list) and _may_need_rewriting(messages, has_all_roles):
-        new = messages_of(messages, ignored, has_all_roles=has_all_roles)
+    if isinstance(messages, list) and (signs_calls or _may_need_rewriting(messages, has_all_roles)):
+        new = messages_of(messages, ignored, has_all_roles=has_all_roles, signs_calls=signs_calls)
         if len(new) != len(messages) or any(map(is_not, new, messages)):
             changed["messages"] = new
     return changed | fitted(members), tuple(ignored)
@@ -58,10 +69,26 @@ def _may_need_rewriting(messages: Sequence[Any], has_all_roles: bool) -> bool:
     return not has_all_roles and ("developer" in roles or "system" in roles[1:])
 
 
-def messages_of(messages: Sequence[Any], ignored: list[str], *, has_all_roles: bool) -> list[Any]:
+def messages_of(
+    messages: Sequence[Any], ignored: list[str], *, has_all_roles: bool, signs_calls: bool = False
+) -> list[Any]:
     """Rewrite messages; adds to `ignored`. Malformed entries stay, so that the provider reports them."""
     with_roles = list(messages) if has_all_roles else list(_in_plain_roles(messages, ignored))
-    return list(_with_media_apart(with_roles))
+    found = list(_with_media_apart(with_roles))
+    return list(map(_signed, found)) if signs_calls else found
+
+
+def _signed(message: Any) -> Any:
+    """Return the same message, unless it has calls without a signature."""
+    calls = message.get("tool_calls") if isinstance(message, dict) else None
+    if not isinstance(calls, list) or not any(map(_is_unsigned, calls)):
+        return message
+    new = [{**call, "extra_content": UNSIGNED} if _is_unsigned(call) else call for call in calls]
+    return {**message, "tool_calls": new}
+
+
+def _is_unsigned(call: Any) -> bool:
+    return isinstance(call, dict) and not call.get("extra_content")
 
 
 def _in_plain_roles(messages: Sequence[Any], ignored: list[str]) -> Iterator[Any]:
