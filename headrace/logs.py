@@ -10,8 +10,8 @@ import logging
 import time
 from collections import deque
 from contextvars import ContextVar
-from dataclasses import dataclass
-from typing import Literal
+from functools import lru_cache
+from typing import Literal, NamedTuple
 
 LONGEST = 4_000  # characters of one message: longer ones could fill the disk
 FORMAT = "%(asctime)s %(levelname)-7s [%(request_id)s] %(name)s: %(message)s"
@@ -42,8 +42,7 @@ def _indented(text: str) -> str:
     return "\n".join("    " + one_line(line) for line in text.split("\n"))
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
+class Line(NamedTuple):
     """A line of the log. `id` grows with each; `time`: seconds since 1970."""
 
     id: int
@@ -78,10 +77,14 @@ class Recent(logging.Handler):
 RECENT = Recent()
 
 
-class _Formatter(logging.Formatter):
-    """Formats each record as one line. The time is formatted once per second."""
+@lru_cache(maxsize=4)
+def _written(second: int, form: str, *, is_utc: bool) -> str:
+    """A time, formatted once per second."""
+    return time.strftime(form, time.gmtime(second) if is_utc else time.localtime(second))
 
-    _second, _written = 0, ""
+
+class _Formatter(logging.Formatter):
+    """Formats each record as one line."""
 
     def format(self, record: logging.LogRecord) -> str:
         record.message = one_line(record.getMessage())
@@ -94,11 +97,8 @@ class _Formatter(logging.Formatter):
         return line
 
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:
-        second = int(record.created)
-        if second != self._second:
-            self._second = second
-            self._written = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(second))
-        return f"{self._written},{record.msecs:03.0f}"
+        second = _written(int(record.created), "%Y-%m-%d %H:%M:%S", is_utc=False)
+        return f"{second},{record.msecs:03.0f}"
 
 
 class _JSONFormatter(logging.Formatter):
@@ -109,9 +109,9 @@ class _JSONFormatter(logging.Formatter):
         self._process = {"process": process} if process else {}
 
     def format(self, record: logging.LogRecord) -> str:
-        whole, ms = time.gmtime(record.created), int(record.msecs)
+        second = _written(int(record.created), "%Y-%m-%dT%H:%M:%S", is_utc=True)
         entry: dict[str, object] = {
-            "time": f"{time.strftime('%Y-%m-%dT%H:%M:%S', whole)}.{ms:03d}Z",
+            "time": f"{second}.{int(record.msecs):03d}Z",
             "level": record.levelname,
             "logger": record.name,
             "request_id": getattr(record, "request_id", "-"),
