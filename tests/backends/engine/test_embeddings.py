@@ -134,7 +134,7 @@ def test_two_thousand_inputs_run_beside_a_conversation(server: Served) -> None:
     inputs = [[1000 + number, 2000 + number, 3000] for number in range(2048)]
     with server.client() as client, ThreadPoolExecutor(1) as pool:
         embedding = pool.submit(
-            client.embeddings.create, model=DEFAULT_MODEL, input=inputs, encoding_format="base64"
+            client.embeddings.create, model=DEFAULT_MODEL, input=inputs, encoding_format="base64", timeout=600
         )
         answer = client.chat.completions.create(
             model=DEFAULT_MODEL, messages=[{"role": "user", "content": "Hi"}], max_tokens=8
