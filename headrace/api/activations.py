@@ -11,11 +11,12 @@ from starlette.responses import Response
 
 from headrace.api.answers import LiveStream, Reply, respond
 from headrace.api.errors import RESPONSES
-from headrace.api.libraries import existing, library_of
+from headrace.api.libraries import library_of
 from headrace.api.listing import query_of
 from headrace.api.openapi import EVENT_STREAM, response_of
 from headrace.api.request import Caller, check_unsteered, in_time, prepared
 from headrace.api.routes import V1, route
+from headrace.api.saes import SAES
 from headrace.collected import Collected
 from headrace.gateway.gateway import Gateway
 from headrace.gateway.monitor import Follower
@@ -130,7 +131,7 @@ async def _library(http: Request, model: str | None, sae: str) -> Library:
     """The library that has this SAE. Raises NotFound, SteeringRefused."""
     check_unsteered(http)
     library = await library_of(http, model)
-    existing([info.id for info in library.saes()], sae, "SAE")
+    SAES.info(library, sae)
     return library
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Generic, Literal, TypeVar
 
 from fastapi import Request
@@ -18,7 +17,6 @@ from headrace.store import Store, StoredAttachment
 from headrace.turns.steering import Steering
 from headrace.wire.steering_objects import DeletedObject, SAEObject, VectorObject, WholeList, whole_list
 
-T = TypeVar("T")
 Info = TypeVar("Info", SAEInfo, VectorInfo)
 Written = TypeVar("Written", SAEObject, VectorObject)
 
@@ -68,19 +66,6 @@ def libraries(http: Request) -> list[Library]:
     return [library for library in found if library is not None]
 
 
-def existing(ids: list[str], id: str, kind: str) -> None:
-    """Raises NotFound unless there is one of this id."""
-    if id not in ids:
-        raise NotFound(
-            f"There is no {kind} {id[:64]!r} here; there are: {', '.join(ids[:20]) or 'none'}.", param="id"
-        )
-
-
-async def in_thread(work: Callable[[], T]) -> T:
-    """Run work of a library that reads files or compiles, which takes seconds."""
-    return await asyncio.to_thread(work)
-
-
 @dataclass(frozen=True, slots=True)
 class Files(Generic[Info, Written]):
     """The files of one kind that requests steer with. `infos`: those of a library; `write`: one as JSON, with
@@ -98,8 +83,10 @@ class Files(Generic[Info, Written]):
         )
 
     def info(self, library: Library, id: str) -> Info:
-        found = {info.id: info for info in self.infos(library)}
-        existing(list(found), id, self.name)
+        found: dict[str, Info] = {info.id: info for info in self.infos(library)}
+        if id not in found:
+            ids = ", ".join([*found][:20]) or "none"
+            raise NotFound(f"There is no {self.name} {id[:64]!r} here; there are: {ids}.", param="id")
         return found[id]
 
     def written(self, library: Library, id: str) -> Written:
@@ -109,29 +96,29 @@ class Files(Generic[Info, Written]):
         self, library: Library, store: Store, work: Callable[[], object], attachment: StoredAttachment
     ) -> Written:
         """Load a file by `work`, and attach it if the attachment says so."""
-        await in_thread(work)
+        await asyncio.to_thread(work)
         if attachment.is_attached:
-            await in_thread(partial(library.attach, attachment.id))
+            await asyncio.to_thread(library.attach, attachment.id)
         await store.steering.save_attachment(attachment)
         return self.written(library, attachment.id)
 
     async def delete(self, http: Request, store: Store, id: str) -> DeletedObject:
         library = await library_of(http)
         self.info(library, id)
-        await in_thread(partial(library.remove, id))
+        await asyncio.to_thread(library.remove, id)
         await store.steering.delete_attachment(library.model, id)
         return {"id": id, "object": self.kind, "deleted": True}
 
     async def attach(self, http: Request, store: Store, id: str, layer: int | None = None) -> Written:
         library = await library_of(http)
         self.info(library, id)
-        await in_thread(partial(library.attach, id, layer=layer))
+        await asyncio.to_thread(library.attach, id, layer=layer)
         return await self.remember(store, library, id, is_attached=True)
 
     async def detach(self, http: Request, store: Store, id: str) -> Written:
         library = await library_of(http)
         self.info(library, id)
-        await in_thread(partial(library.detach, id))
+        await asyncio.to_thread(library.detach, id)
         return await self.remember(store, library, id, is_attached=False)
 
     async def remember(self, store: Store, library: Library, id: str, *, is_attached: bool) -> Written:

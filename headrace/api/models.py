@@ -13,6 +13,7 @@ from headrace import logs
 from headrace.api.authentication import administrator
 from headrace.api.errors import RESPONSES, is_anthropic
 from headrace.api.json_response import JSONResponse
+from headrace.api.libraries import steering_of
 from headrace.api.pool import delete, status
 from headrace.api.request import Caller, destination
 from headrace.api.routes import route
@@ -20,7 +21,6 @@ from headrace.errors import Forbidden
 from headrace.gateway.routing import Candidate, check_model, full_name
 from headrace.pool import Pool
 from headrace.turns.presets import Presets
-from headrace.turns.steering import Steering
 from headrace.wire import models as wire
 from headrace.wire.anthropic import models as anthropics
 from headrace.wire.pool import DeletedModel
@@ -40,7 +40,7 @@ async def list_models(
     infos = [info for info in gateway.router.models(provider) if caller.may_use(full_name(info.id, provider))]
     infos += [
         info
-        for info in _steering(http).models(provider)
+        for info in steering_of(http).models(provider)
         if caller.may_use(full_name(info.id.rpartition("@")[0], provider))
     ]
     if is_anthropic(http.scope):
@@ -86,7 +86,7 @@ def _candidate(candidate: Candidate) -> wire.CandidateObject:
 @route(router, "GET", "/models/{model_id:path}", summary="Retrieve a model")
 async def retrieve_model(http: Request, caller: Caller, model_id: str) -> wire.ModelObject | Response:
     gateway, provider = destination(http)
-    persona = _steering(http).model(model_id, provider)
+    persona = steering_of(http).model(model_id, provider)
     check_model(caller, model_id if persona is None else model_id.rpartition("@")[0], provider)
     info = persona or gateway.router.model(model_id, provider)
     return _response(anthropics.model(info)) if is_anthropic(http.scope) else wire.model(info)
@@ -115,11 +115,6 @@ async def delete_model(http: Request, _: Caller, model_id: str) -> Response:
         f"The model '{model_id[:200]}' cannot be deleted over the API: `headrace rm` removes local models.",
         param="model",
     )
-
-
-def _steering(http: Request) -> Steering:
-    steering: Steering = http.app.state.steering
-    return steering
 
 
 def _response(body: Mapping[str, Any]) -> Response:

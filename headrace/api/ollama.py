@@ -11,6 +11,7 @@ from fastapi import APIRouter, Request, Response
 
 from headrace.api.answers import Reply, StreamWriter, respond, target_headers
 from headrace.api.authentication import administrator
+from headrace.api.embeddings import BYTES_PER_VALUE
 from headrace.api.json_response import JSONResponse, answered
 from headrace.api.openapi import response_of, responses_of
 from headrace.api.request import Caller, check_unsteered, is_strict, prepared
@@ -35,7 +36,6 @@ from headrace.wire.parameters import with_named
 API = ("/api",)
 NDJSON = "application/x-ndjson"
 RESPONSES = responses_of(OllamaErrorResponse)
-BYTES_PER_VALUE = 4  # the size of a vector's value, which `aside` takes as a measure of work
 
 
 class LinesWriter(StreamWriter):

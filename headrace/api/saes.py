@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -12,7 +13,7 @@ from pydantic import BeforeValidator
 
 from headrace.api.authentication import Admin
 from headrace.api.errors import RESPONSES
-from headrace.api.libraries import Files, in_thread, library_of, steering_of
+from headrace.api.libraries import Files, library_of, steering_of
 from headrace.api.listing import query_of
 from headrace.api.request import Caller, Stored, in_time
 from headrace.api.routes import V1, route
@@ -144,7 +145,7 @@ async def retrieve_feature(
     if not 0 <= feature <= last:
         raise BadRequest(f"feature: {id} has the features 0 to {last}", param="feature")
     query = dict(query_of(http, response, ("model", "lens")))
-    found = await in_thread(partial(_feature, library, id, feature))
+    found = await asyncio.to_thread(_feature, library, id, feature)
     if query.get("lens", "false").lower() in ("true", "1"):
         scores = await _with_lens(http, partial(_token_scores, library, id, feature))
         found["lens"] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -12,7 +13,7 @@ from starlette.responses import FileResponse
 
 from headrace.api.authentication import Admin
 from headrace.api.errors import RESPONSES
-from headrace.api.libraries import Files, in_thread, library_of
+from headrace.api.libraries import Files, library_of
 from headrace.api.request import Caller, Stored, in_time
 from headrace.api.routes import V1, route
 from headrace.errors import BadRequest, ConfigError, NotFound
@@ -56,10 +57,10 @@ async def train_vector(http: Request, _: Admin, store: Stored, body: wire.TrainB
     async with in_time(http):
         directions = await aside(WORK, partial(_train, library, body))
     if body.overwrite and body.id in [info.id for info in library.vectors()]:
-        await in_thread(partial(library.remove, body.id))
-    await in_thread(partial(library.add_vector, body.id, directions))
+        await asyncio.to_thread(library.remove, body.id)
+    await asyncio.to_thread(library.add_vector, body.id, directions)
     if body.attach:
-        await in_thread(partial(library.attach, body.id))
+        await asyncio.to_thread(library.attach, body.id)
     return await VECTORS.remember(store, library, body.id, is_attached=body.attach)
 
 
