@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
 
 from headrace.api.errors import RESPONSES
 from headrace.api.listing import Included, NewestFirst, described, query_of
-from headrace.api.request import Caller, Stored, name_ignored
+from headrace.api.request import Caller, Stored, name_ignored, prepared
 from headrace.api.routes import V1, route
 from headrace.store import Store
 from headrace.wire import conversations as wire
@@ -41,7 +42,7 @@ async def create_conversation(
     http: Request, response: Response, caller: Caller, store: Stored, body: wire.ConversationBody
 ) -> wire.ConversationObject:
     await name_ignored(http, response, body)
-    items = await _resolved(store, caller.id, wire.new_items(body))
+    items = await _resolved(store, caller.id, await prepared(http, partial(wire.new_items, body)))
     return wire.conversation(await store.conversations.create(caller.id, items, body.metadata or {}))
 
 
@@ -112,7 +113,7 @@ async def create_items(
     body: wire.ItemsBody,
 ) -> ListObject[Item]:
     await name_ignored(http, response, body)
-    items = await _resolved(store, caller.id, wire.new_items(body))
+    items = await _resolved(store, caller.id, await prepared(http, partial(wire.new_items, body)))
     return wire.items(await store.conversations.append(caller.id, id, items))
 
 

@@ -29,20 +29,23 @@ Memory = Mapping[str, Sequence[Item]]  # the history of unstored responses, by i
 
 UNFINISHED = ("queued", "in_progress")
 ITEM = 1024  # the work of translating an item into a message, in bytes, the unit of `aside`
+PART = 256  # ... and each part of its content
 
 
 def weight(items: str | Sequence[object]) -> int:
     """The work of reading these, as a number of items: what is decoded counts by its size."""
     if isinstance(items, str):
         return 1
-    return len(items) + sum(map(_num_encoded_bytes, items)) // ITEM
+    return len(items) + sum(map(_num_bytes_inside, items)) // ITEM
 
 
-def _num_encoded_bytes(item: object) -> int:
-    """The size of the images and files in the item's content, and of its encrypted content."""
+def _num_bytes_inside(item: object) -> int:
+    """The work of its content's parts beside the item's own: the size of images and files, and of encrypted
+    content, and PART for each part.
+    """
     members = item if isinstance(item, Mapping) else getattr(item, "__dict__", {})
     content, encrypted = members.get("content"), members.get("encrypted_content")
-    in_parts = sum(map(_num_data_bytes, content)) if isinstance(content, list) else 0
+    in_parts = sum(PART + _num_data_bytes(part) for part in content) if isinstance(content, list) else 0
     return in_parts + (len(encrypted) if isinstance(encrypted, str) else 0)
 
 

@@ -39,3 +39,10 @@ def test_what_is_decoded_counts_by_its_size(name: str) -> None:
 def test_texts_count_as_one_item_each() -> None:
     body = parse(Body, json.dumps({"input": [{"role": "user", "content": LONG}] * 3}).encode())
     assert weight(body.input) == weight(to_items(body.input, "input")) == 3
+
+
+def test_parts_count_beside_their_items() -> None:
+    parts = [{"type": "input_text", "text": "x"}] * 2000
+    body = parse(Body, json.dumps({"input": [{"role": "user", "content": parts}]}).encode())
+    assert ITEM * weight(body.input) > 4 * SMALL
+    assert ITEM * weight(to_items(body.input, "input")) > 4 * SMALL
