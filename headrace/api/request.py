@@ -320,4 +320,4 @@ async def _read(receive: Receive, limit: int, charge: Charge) -> bytes:
     if refusal is not None:
         refusal.headers = {**refusal.headers, "Connection": "close"}
         raise refusal
-    return await aside(size, partial(b"".join, chunks))
+    return b"".join(chunks) if size <= SMALL else await aside(size, partial(b"".join, chunks))
