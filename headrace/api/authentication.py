@@ -106,6 +106,7 @@ class StoredKeys:
     def __init__(self, store: Store, now: Callable[[], float] = time.monotonic) -> None:
         self._store, self._now = store, now
         self._known: OrderedDict[str, _Known] = OrderedDict()  # digest → key
+        self._refreshing: set[str] = set()  # digests of known keys that are being read again
 
     async def owner(self, secret: str) -> Principal:
         """The owner of the key. Raises Unauthorized, StoreUnavailable."""
@@ -115,8 +116,14 @@ class StoredKeys:
             raise Unauthorized("the API key is not valid")
         digest = digest_of(secret)
         known = self._known.get(digest)
-        if known is None or self._now() - known.at > FRESH_S:
+        if known is None:
             known = await self._read(secret, digest, known)
+        elif self._now() - known.at > FRESH_S and digest not in self._refreshing:
+            self._refreshing.add(digest)  # one request reads it; meanwhile the others use what is known
+            try:
+                known = await self._read(secret, digest, known)
+            finally:
+                self._refreshing.discard(digest)
         if known.key.revoked_at is not None:
             raise Unauthorized("the API key has been revoked")
         if not known.key.is_valid(time.time()):

@@ -135,6 +135,7 @@ class _Engine:
     queue: Distribution
     prefill: Distribution
     decode: Distribution
+    inference: Distribution
     prompt: Distribution
     answer: Distribution
 
@@ -143,6 +144,8 @@ class _Engine:
         if tally.started is not None:
             self.queue.observe(tally.started.queue_s)
             self.prefill.observe(tally.started.prefill_s)
+            if tally.decode_s:
+                self.inference.observe(tally.started.prefill_s + max(tally.decode_s))
         if tally.first_byte_s is not None:
             self.first_token.observe(tally.first_byte_s)
         for decode_s in tally.decode_s:
@@ -247,6 +250,7 @@ class Metrics:
             "queue": ("vllm:request_queue_time_seconds", "Arrival to first step.", SECONDS),
             "prefill": ("vllm:request_prefill_time_seconds", "First step to first token.", SECONDS),
             "decode": ("vllm:request_decode_time_seconds", "First token to last.", SECONDS),
+            "inference": ("vllm:request_inference_time_seconds", "First step to last token.", SECONDS),
             "prompt": ("vllm:request_prompt_tokens", "Tokens of a request's prompts.", TOKENS),
             "answer": ("vllm:request_generation_tokens", "Tokens of a request's answers.", TOKENS),
         }

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
@@ -15,6 +17,7 @@ from headrace.gateway.lifetime import Tally
 from headrace.gateway.limits import Prices
 from headrace.metering.usage import UsageMeter
 from headrace.store import Store, StoredKey
+from headrace.store.keys import Keys
 from headrace.types import Usage
 
 
@@ -49,6 +52,40 @@ def test_a_known_key_goes_on_and_an_unknown_one_is_503(tmp_path: Path) -> None:
             await keys.owner(secret)
         os.rename(away, folder)
         assert (await keys.owner(other)).id != made.id
+        await store.aclose()
+
+    asyncio.run(run())
+
+
+class Finding:
+    """A store's keys, whose reads are counted."""
+
+    def __init__(self, keys: Keys) -> None:
+        self._keys, self.count = keys, 0
+
+    async def find(self, secret: str) -> StoredKey | None:
+        self.count += 1
+        return await self._keys.find(secret)
+
+
+def test_one_request_reads_a_known_key_again_and_the_others_do_not_wait(tmp_path: Path) -> None:
+    async def run() -> None:
+        store = Store(StoreConfig(), tmp_path)
+        await store.start()
+        made, secret = await store.keys.create(StoredKey("", "n", "", "", 0))
+        finding, clock = Finding(store.keys), Clock()
+        keys = StoredKeys(cast(Store, SimpleNamespace(keys=finding)), clock)
+        await keys.owner(secret)
+        clock.time += FRESH_S + 1
+        owners = await asyncio.gather(*(keys.owner(secret) for _ in range(20)))
+        assert {owner.id for owner in owners} == {made.id}
+        assert finding.count == 2
+        await store.keys.revoke(made.id)
+        clock.time += FRESH_S + 1
+        first, *_ = await asyncio.gather(*(keys.owner(secret) for _ in range(3)), return_exceptions=True)
+        assert isinstance(first, Unauthorized)
+        with pytest.raises(Unauthorized):
+            await keys.owner(secret)
         await store.aclose()
 
     asyncio.run(run())

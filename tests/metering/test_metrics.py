@@ -121,7 +121,8 @@ def test_the_engine_reports_under_the_names_of_vllm(server: Served) -> None:
     assert grown("vllm:prefix_cache_hits_total") == cached
     assert grown("vllm:prefix_cache_queries_total") == 2 * usage["prompt_tokens"]
     for name in ("time_to_first_token_seconds", "request_queue_time_seconds", "e2e_request_latency_seconds",
-                 "request_time_per_output_token_seconds", "request_generation_tokens"):  # fmt: skip
+                 "request_time_per_output_token_seconds", "request_generation_tokens",
+                 "request_inference_time_seconds"):  # fmt: skip
         assert grown(f"vllm:{name}_count") == 2, name
     assert grown("vllm:request_success_total") == 2
     assert after.get("vllm:request_success_total", finished_reason="length") > 0
