@@ -15,7 +15,9 @@ from headrace.models.model import CONFIG, GENERATION, GRAPH, TEMPLATE, TOKENIZER
 
 INDEX = "model.safetensors.index.json"
 READER = 3  # raise it when the graph that is made of a folder changes
-COPIED = (CONFIG, GENERATION, TOKENIZER, TEMPLATE, published.SPECIAL)  # beside a converted graph
+COPIED = (  # beside a converted graph
+    CONFIG, GENERATION, TOKENIZER, TEMPLATE, published.SPECIAL, published.PROCESSORS,
+)  # fmt: skip
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 # What a model needs of its repository. Code is fetched, too, but runs only with `models.trust_remote_code`.
 # Folders with a number hold the further modules of an embedding model, as 1_Pooling.

@@ -10,6 +10,7 @@ from headrace.models.model import CONFIG, GENERATION, TOKENIZER, Model, read_tem
 
 SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 SPECIAL = "tokenizer_config.json"
+PROCESSORS = "chat_template.json"  # where models that see images had their template before 2025
 # What the configurations of different architectures call the longest sequence.
 LENGTHS = (
     "max_position_embeddings",
@@ -53,7 +54,9 @@ def describe(
         bos_token_id=bos[0] if bos else None,
         eos_token_ids=tuple(dict.fromkeys((*ends, *_ids(_named_end(folder, special), vocabulary)))),
         add_bos=_adds_bos(folder, special),
-        chat_template=read_template(folder) or _template(special.get("chat_template")),
+        chat_template=read_template(folder)
+        or _template(special.get("chat_template"))
+        or _template(read(folder / PROCESSORS).get("chat_template")),
         sampling=_sampling(generation),
         size_bytes=size_of(folder),
         created=int(created),

@@ -56,6 +56,13 @@ def test_a_template_of_its_own_file(folder: Path, tmp_path: Path) -> None:
     assert prepare(str(folder), Cache(tmp_path)).chat_template == CHATML
 
 
+def test_a_template_that_only_the_processor_has(folder: Path, tmp_path: Path) -> None:
+    write(folder / "chat_template.json", {"chat_template": CHATML})
+    assert prepare(str(folder), Cache(tmp_path)).chat_template == CHATML
+    write(folder / "tokenizer_config.json", {"chat_template": "newer"})
+    assert prepare(str(folder), Cache(tmp_path)).chat_template == "newer"
+
+
 @pytest.mark.parametrize("named", ["<|im_end|>", {"content": "<|im_end|>"}])
 def test_the_tokenizers_end_is_an_end_too(named: object, folder: Path, tmp_path: Path) -> None:
     write(folder / "tokenizer_config.json", {"eos_token": named})
