@@ -236,8 +236,10 @@ async def read_json(request: Request) -> bytes:
         return body
     charge: Charge = request.scope[CHARGE]
     limit = request.app.state.config.server.max_body_bytes
-    raw = await _read(request.receive, limit, charge)
+    chunks = await _read(request.receive, limit, charge)
     request.scope[READ_AT] = asyncio.get_running_loop().time()
+    request.scope[SIZE] = sum(map(len, chunks))
+    raw = await prepared(request, partial(b"".join, chunks))
     if header_of(request, b"content-encoding") is not None:
         encodings, num_packed = ",".join(request.headers.getlist("content-encoding")), len(raw)
         async with in_time(request):
@@ -295,9 +297,9 @@ def _check_media_type(header: str | None, *, is_from_page: bool) -> None:
         )
 
 
-async def _read(receive: Receive, limit: int, charge: Charge) -> bytes:
-    """Read the body, and charge it. A refused body is read to its end (see DRAINED) before the error is
-    raised.
+async def _read(receive: Receive, limit: int, charge: Charge) -> list[bytes]:
+    """Read the body in pieces, and charge it. A refused body is read to its end (see DRAINED) before the
+    error is raised.
     """
     chunks: list[bytes] = []
     size, has_more = 0, True
@@ -320,4 +322,4 @@ async def _read(receive: Receive, limit: int, charge: Charge) -> bytes:
     if refusal is not None:
         refusal.headers = {**refusal.headers, "Connection": "close"}
         raise refusal
-    return b"".join(chunks) if size <= SMALL else await aside(size, partial(b"".join, chunks))
+    return chunks
