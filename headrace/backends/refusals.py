@@ -193,7 +193,8 @@ def _hints(refusal: Refusal, error: ServerError) -> dict[str, str]:
     if _is_final(refusal, error, pause):
         hints.pop("retry-after-ms", None)
         return hints | NO_RETRY
-    if pause or isinstance(error, ProviderLimited | ProviderUnreachable):
+    is_temporary = refusal.status in TEMPORARY or refusal.status >= 500
+    if isinstance(error, ProviderLimited | ProviderUnreachable) or (pause and is_temporary):
         hints["Retry-After"] = pause or "1"
     return hints
 
@@ -218,7 +219,8 @@ def retry_after(value: str) -> str | None:
 
 def _of_ms(headers: Mapping[str, str]) -> str | None:
     milliseconds = headers.get("retry-after-ms", "")
-    return retry_after(str(int(milliseconds) / 1000)) if milliseconds.isdecimal() else None
+    is_number = milliseconds.isascii() and milliseconds.isdecimal()
+    return retry_after(str(float(milliseconds) / 1000)) if is_number else None
 
 
 def _is_date(value: str) -> bool:

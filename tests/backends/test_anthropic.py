@@ -190,7 +190,8 @@ def test_an_error_is_reported_once_with_its_words(
         generate(upstream)
     assert (raised.type, raised.value.status) == (error, outcome)
     assert raised.value.message == "anthropic: It is so"
-    assert raised.value.headers.get("Retry-After") == ("7" if status in (429, 529) else None)
+    is_temporary = status in (409, 429) or status >= 500
+    assert raised.value.headers.get("Retry-After") == ("7" if is_temporary else None)
     with pytest.raises(anthropic.APIStatusError) as direct:
         theirs(upstream.url)
     assert (direct.value.status_code, direct.value.api_message) == (status, "It is so")

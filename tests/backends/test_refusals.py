@@ -108,6 +108,11 @@ PASSING = {
     "G24 a pause in the body": (answer({"error": "slow", "retry_after": 2.5}, status=429), 429, "3"),
     "G24 a pause with its unit": (answer(said(None), status=429, headers={"Retry-After": "60s"}), 429, "60"),
     "G24 milliseconds": (answer(said(None), status=429, headers={"retry-after-ms": "1500"}), 429, "2"),
+    "G24 endless milliseconds": (
+        answer(said(None), status=429, headers={"retry-after-ms": "9" * 4500}),
+        429,
+        "2147483647",
+    ),
     "G24 odd milliseconds": (answer(said(None), status=429, headers={"retry-after-ms": "-x"}), 429, "1"),
     "Groq's capacity": (answer(said("capacity_exceeded"), status=498), 503, "1"),
 }
