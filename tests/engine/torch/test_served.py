@@ -153,11 +153,3 @@ def test_loading_needs_hardly_more_than_the_weights(default_checkpoint: Model) -
 
 
 assert torch.get_default_dtype() == torch.float32
-
-
-def test_training_a_vector_is_refused(served: Served) -> None:
-    """PyTorch's hidden states cannot be read for it."""
-    body = {"id": "v", "positive": ["a"], "negative": ["b"], "layers": [0]}
-    refused = served.post("/v1/vectors/train", body)
-    assert refused.status_code == 400, refused.text
-    assert refused.json()["error"]["type"] == "invalid_request_error"
