@@ -140,3 +140,18 @@ def test_strict_is_sent_as_the_caller_says_else_where_openai_takes_it(
         body = {"model": "up:m", "input": "hi", "text": {"format": {"type": "json_schema", **form}}}
     assert written.ask(path, body, **STRICT)[0] == 200
     assert written.last["response_format"]["json_schema"].get("strict") == sent
+
+
+def test_a_union_of_references_to_itself_is_read_once() -> None:
+    part: dict[str, object] = {
+        "anyOf": [{"$ref": "#/$defs/a"} for _ in range(50)] + [{"$ref": "#/$defs/b"}] * 50
+    }
+    schema = {**part, "$defs": {"a": dict(part), "b": {**part, "properties": {"x": {}}}}}
+    assert with_plain_top(schema)["properties"] == {"x": {}}
+
+
+def test_odd_lists_of_required_members_are_no_failure() -> None:
+    odds: list[object] = [True, 5, [{}], [["a"]], "ab"]
+    for odd in odds:
+        plain = with_plain_top({"anyOf": [{"required": odd}], "required": odd})
+        assert plain == {"properties": {}}

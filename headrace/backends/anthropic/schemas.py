@@ -46,22 +46,36 @@ def with_plain_top(schema: Json) -> Json:
     """Return the schema of a tool without UNIONS at its top: an object with all members of their objects, of
     which those are required that all alternatives require. The same schema if it has none.
     """
-    return _plain(schema, schema, MAX_DEPTH)
+    return _plain(schema, schema, MAX_DEPTH, {})
 
 
-def _plain(schema: Json, root: Json, depth: int) -> Json:
+def _plain(schema: Json, root: Json, depth: int, known: dict[int, Json]) -> Json:
+    """`known`: what was made of each part, by its id: a part that many references name is read once."""
     if schema.keys().isdisjoint(UNIONS) or not depth:
         return schema
-    plain = {name: value for name, value in schema.items() if name not in UNIONS}
-    properties, required = dict(an_object(schema.get("properties"))), list(schema.get("required") or ())
+    if id(schema) in known:
+        return known[id(schema)]
+    plain = known[id(schema)] = {
+        name: value for name, value in schema.items() if name not in (*UNIONS, "required")
+    }
+    properties, required = dict(an_object(schema.get("properties"))), _required(schema)
     for union in UNIONS:
-        parts = [_plain(_target(part, root), root, depth - 1) for part in objects(schema.get(union))]
+        found = [_target(part, root) for part in objects(schema.get(union))]
+        targets = {id(target): target for target in found}
+        parts = [_plain(target, root, depth - 1, known) for target in targets.values()]
         for part in parts:
-            properties = {**an_object(part.get("properties")), **properties}
-        needed = [set(part.get("required") or ()) for part in parts] or [set()]
+            for name, value in an_object(part.get("properties")).items():
+                properties.setdefault(name, value)
+        needed = [set(_required(part)) for part in parts] or [set()]
         common = set.union(*needed) if union == "allOf" else set.intersection(*needed)
         required += sorted(common - set(required))
-    return {**plain, "properties": properties, **({"required": required} if required else {})}
+    plain |= {"properties": properties, **({"required": required} if required else {})}
+    return plain
+
+
+def _required(schema: Json) -> list[str]:
+    names = schema.get("required")
+    return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
 
 
 def _target(part: Json, root: Json) -> Json:
