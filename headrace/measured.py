@@ -2,16 +2,35 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, runtime_checkable
+
+
+@dataclass(slots=True)
+class Distribution:
+    """The histogram of one set of labels. `counts`: of the values up to each bound, and above all of them."""
+
+    bounds: Sequence[float]
+    counts: list[int] = field(init=False)
+    total: float = field(default=0.0, init=False)
+
+    def __post_init__(self) -> None:
+        self.counts = [0] * (len(self.bounds) + 1)
+
+    def observe(self, value: float) -> None:
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.total += value
 
 
 @dataclass(frozen=True, slots=True)
 class EngineStats:
     """`model`: the id of the model. `num_running`, `num_waiting`: sequences; `kv_usage`: the share of the KV
     cache that they hold, 0 to 1; None: not known. `stalled_s`: seconds since the last step, while there is
-    work. `counts`: since the start, by the names of `engine.counters.Counters`.
+    work. `counts`: since the start, by the names of `engine.work.Counters`; `step_tokens`: of each step, the
+    tokens that it computed; `token_gaps`: the seconds between two outputs of a sequence; `cache`: what the KV
+    cache is, by the names of vLLM's settings.
     """
 
     model: str
@@ -20,6 +39,9 @@ class EngineStats:
     kv_usage: float | None = None
     stalled_s: float = 0.0
     counts: Mapping[str, int] = field(default_factory=dict)
+    step_tokens: Distribution | None = None
+    token_gaps: Distribution | None = None
+    cache: Mapping[str, str] = field(default_factory=dict)
 
 
 @runtime_checkable

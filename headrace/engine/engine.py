@@ -26,9 +26,14 @@ from headrace.engine.scheduler import Chunks, Scheduler
 from headrace.engine.sequence import FinishReason, Logprobs, Readings, Sequence
 from headrace.engine.work import Work
 from headrace.freed import trim
+from headrace.measured import Distribution
 
 log = logging.getLogger(__name__)
 
+STEP_TOKENS = (1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
+GAPS_S = (
+    0.002, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5, 5.0, 10.0, 40.0,
+)  # fmt: skip
 DISK_WAIT_S = 0.002  # at a time, while there is nothing to compute: new sequences must not wait for the disk
 Vectors = NDArray[np.float64]
 
@@ -93,6 +98,7 @@ class Engine:
             rounds_apart=runner.rounds_apart,
         )
         self.disk = DiskCache(files, self.scheduler, prefixes, runner) if files is not None else None
+        self.step_tokens, self.token_gaps = Distribution(STEP_TOKENS), Distribution(GAPS_S)  # for metrics
         self._masks = MaskMaker(runner.vocabulary)
         self._refused: list[Output] = []  # ends of sequences that could not be added
 
@@ -214,6 +220,7 @@ class Engine:
         outputs = [self._end(sequence) for sequence in batch.completed]
         for sequence, rows in batch.sampled:
             outputs += self._advance(sequence, step.logits[rows], step.masks.get(sequence))
+        self._measure(chunks, [sequence for sequence, _ in batch.sampled])
         self.scheduler.commit(chunks)
         if batch.read:
             outputs = self._with_readings(batch, outputs)
@@ -226,6 +233,15 @@ class Engine:
             if sequence.finish_reason is not None:
                 self.scheduler.remove(sequence)
         return outputs
+
+    def _measure(self, chunks: Chunks, sampled: list[Sequence]) -> None:
+        """Count the step's tokens, and how long each sequence has waited for its next ones."""
+        self.step_tokens.observe(sum(chunks.values()))
+        now = time.perf_counter()
+        for sequence in sampled:
+            if sequence.last_token_at:
+                self.token_gaps.observe(now - sequence.last_token_at)
+            sequence.last_token_at = now
 
     def _with_readings(self, batch: Batch, outputs: list[Output]) -> list[Output]:
         """Read the hidden states that probes ask for; the last output of each sequence gets what was read."""

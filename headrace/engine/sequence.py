@@ -144,9 +144,10 @@ class Sequence:
     watched_logits: tuple[float, ...] = ()  # of params.watched, before bias and penalties
     counts: Counter[int] = field(default_factory=Counter)  # token → times generated, if penalties need it
     seen: NDArray[np.bool_] | None = None  # [vocabulary] in prompt or answer; for the repetition penalty
-    queued_at: float = field(default_factory=time.perf_counter)  # these three in seconds of perf_counter
+    queued_at: float = field(default_factory=time.perf_counter)  # these four in seconds of perf_counter
     started_at: float = 0.0
     first_token_at: float = 0.0
+    last_token_at: float = 0.0
     finish_reason: FinishReason | None = None
     error: str | None = None
     num_preemptions: int = 0

@@ -139,6 +139,7 @@ class Gateway:
                     work = Generate(request, self._wishes, self._clock.now, self._clock.now())
                     result = await self._reach(plan, work, request.timeout_s, exits, uses)
                 _answered_by(tally, result)
+                tally.num_choices, tally.max_tokens = request.n, request.sampling.max_tokens
                 meter = AnswerMeter(tally, self._meter, request.n, charge)
                 observers = (meter, self.monitor.observer(request)) if request.probes else (meter,)
                 return Generation(result, request, end, exits.pop_all(), *observers)

@@ -123,6 +123,7 @@ class AnswerMeter:
         if self._usages:
             usage = total(self._usages, self.n)
             self.tally.usage = usage if usage.is_known else None
+            self.tally.longest = max(one.completion_tokens for one in self._usages.values())
         self.tally.end(error)
         self.meter.record(self.tally)
         if self.charge is not None:

@@ -199,7 +199,8 @@ class Tally:
     the principal's id and name; `model`: as requested; `served`: the id of the model that answered.
     `is_streamed`: None where the gateway does not know it. `status` and `code`: of the error that ended the
     request, else 200 and None. `took_s`: from the request's arrival to its end. `started`: of its first
-    choice, `reasons` and `decode_s`: of its finished choices, where the backend reports them.
+    choice, `reasons` and `decode_s`: of its finished choices, where the backend reports them. `num_choices`:
+    its `n`, 0 for what has no choices; `max_tokens`: of each choice; `longest`: tokens of the longest.
     """
 
     work: str
@@ -217,6 +218,9 @@ class Tally:
     reasons: list[FinishReason] = field(default_factory=list)
     decode_s: list[float] = field(default_factory=list)
     steering: SteeringTally | None = None  # None: neither steered nor probed
+    num_choices: int = 0
+    max_tokens: int | None = None
+    longest: int = 0
     owner_name: str = field(default_factory=lambda: CALLER.get().name, init=False)
     arrived: float = field(default_factory=time.perf_counter, init=False)  # on the clock `perf_counter`
     began: float | None = None  # when the answer began, on the same clock; None: there was none

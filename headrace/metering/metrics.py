@@ -18,6 +18,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from headrace.gateway.lifetime import SteeringTally, Tally
+from headrace.measured import Distribution
 from headrace.types import Usage
 
 MAX_SERIES = 500  # pairs of provider and model, and keys: callers choose some models' names
@@ -28,6 +29,7 @@ SECONDS = (
 )  # fmt: skip
 TOKEN_SECONDS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.5)
 TOKENS = (1, 4, 16, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 131072)
+CHOICES = (1, 2, 5, 10, 20)
 DOSES = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.6, 0.8, 1.0, 2.0)  # relative
 # names of vLLM's reasons: those of OpenAI, and
 ABORTED, FAILED = "abort", "error"
@@ -84,22 +86,6 @@ class Names(Collector):
         yield family
 
 
-@dataclass(slots=True)
-class Distribution:
-    """The histogram of one set of labels. `counts`: of the values up to each bound, and above all of them."""
-
-    bounds: Sequence[float]
-    counts: list[int] = field(init=False)
-    total: float = field(default=0.0, init=False)
-
-    def __post_init__(self) -> None:
-        self.counts = [0] * (len(self.bounds) + 1)
-
-    def observe(self, value: float) -> None:
-        self.counts[bisect_left(self.bounds, value)] += 1
-        self.total += value
-
-
 class Histogram(Collector):
     """A histogram by labels. `bounds`: the upper bounds of its buckets, ascending."""
 
@@ -107,7 +93,6 @@ class Histogram(Collector):
         self, registry: CollectorRegistry, name: str, text: str, labels: Labels, bounds: Sequence[float]
     ) -> None:
         self._name, self._text, self._labels, self._bounds = name, text, labels, bounds
-        self._names = [*map(floatToGoString, bounds), "+Inf"]
         self._distributions: dict[Labels, Distribution] = {}
         registry.register(self)
 
@@ -120,9 +105,14 @@ class Histogram(Collector):
     def collect(self) -> Iterator[HistogramMetricFamily]:
         family = HistogramMetricFamily(self._name, self._text, labels=self._labels)
         for labels, found in list(self._distributions.items()):
-            buckets = list(zip(self._names, accumulate(found.counts), strict=True))
-            family.add_metric(labels, buckets, found.total)
+            family.add_metric(labels, buckets(found), found.total)
         yield family
+
+
+def buckets(found: Distribution) -> list[tuple[str, float]]:
+    """What Prometheus's format has of it: of each upper bound, how many values are not above it."""
+    names = [*map(floatToGoString, found.bounds), "+Inf"]
+    return list(zip(names, accumulate(found.counts), strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +127,11 @@ class _Engine:
     decode: Distribution
     inference: Distribution
     prompt: Distribution
+    computed: Distribution
     answer: Distribution
+    longest: Distribution
+    choices: Distribution
+    limit: Distribution
 
     def record(self, tally: Tally) -> None:
         self.whole.observe(tally.took_s)
@@ -152,7 +146,13 @@ class _Engine:
             self.decode.observe(decode_s)
         if tally.usage is not None:
             self.prompt.observe(tally.usage.prompt_tokens)
+            self.computed.observe(tally.usage.prompt_tokens - tally.usage.cached_tokens)
             self.answer.observe(tally.usage.completion_tokens)
+            if tally.num_choices:
+                self.longest.observe(tally.longest)
+                self.choices.observe(tally.num_choices)
+                if tally.max_tokens is not None:
+                    self.limit.observe(tally.max_tokens)
             gaps = tally.usage.completion_tokens - len(tally.decode_s)
             if gaps > 0 and tally.decode_s:
                 self.token.observe(sum(tally.decode_s) / gaps)
@@ -252,7 +252,15 @@ class Metrics:
             "decode": ("vllm:request_decode_time_seconds", "First token to last.", SECONDS),
             "inference": ("vllm:request_inference_time_seconds", "First step to last token.", SECONDS),
             "prompt": ("vllm:request_prompt_tokens", "Tokens of a request's prompts.", TOKENS),
+            "computed": (
+                "vllm:request_prefill_kv_computed_tokens",
+                "Of these, not found in a cache.",
+                TOKENS,
+            ),
             "answer": ("vllm:request_generation_tokens", "Tokens of a request's answers.", TOKENS),
+            "longest": ("vllm:request_max_num_generation_tokens", "Of its longest answer.", TOKENS),
+            "choices": ("vllm:request_params_n", "Its `n`.", CHOICES),
+            "limit": ("vllm:request_params_max_tokens", "Its `max_tokens`, or the default.", TOKENS),
         }
         self._engine = {
             short: self._histogram(name, text, ("model_name",), buckets)
@@ -268,9 +276,12 @@ class Metrics:
             series.requests[tally.status] = self._requests.labels(*labels)
         series.requests[tally.status].value += 1
         series.retried.value += tally.attempts
-        series.whole.observe(tally.took_s)
+        # `observe`, written out: every request pays for these two
+        series.whole.counts[bisect_left(SECONDS, tally.took_s)] += 1
+        series.whole.total += tally.took_s
         if tally.first_byte_s is not None:
-            series.first_byte.observe(tally.first_byte_s)
+            series.first_byte.counts[bisect_left(SECONDS, tally.first_byte_s)] += 1
+            series.first_byte.total += tally.first_byte_s
         if key is not None:
             if tally.status not in key.requests:
                 key.requests[tally.status] = self._key_requests.labels(key.owner, tally.status)

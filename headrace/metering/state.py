@@ -6,11 +6,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol, get_args
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 
 from headrace.gateway.gateway import Gateway
 from headrace.measured import Composed, EngineStats, Measured, ReplicaState, Replicated
+from headrace.metering.metrics import buckets
 
+CACHE = ("block_size", "num_gpu_blocks", "cache_dtype", "enable_prefix_caching")
 BREAKER_STATES = ("closed", "half-open", "open")
 
 # vLLM's name → the engine's counter, and what it counts
@@ -18,6 +25,7 @@ COUNTERS = {
     "vllm:prompt_tokens": ("num_queried", "Tokens of prompts that the engine has begun."),
     "vllm:generation_tokens": ("num_generated", "Tokens of answers."),
     "vllm:num_preemptions": ("num_preemptions", "Sequences that gave their place to others for a while."),
+    "vllm:prompt_tokens_cached": ("num_hit", "Those of them that were found in the prefix cache."),
     "vllm:prefix_cache_queries": ("num_queried", "Prompt tokens looked up in the prefix cache."),
     "vllm:prefix_cache_hits": ("num_hit", "Prompt tokens found in the prefix cache."),
     "vllm:spec_decode_num_drafts": ("num_drafts", "Drafts that were verified."),
@@ -33,6 +41,10 @@ GAUGES = {
     "vllm:num_requests_waiting": ("num_waiting", "Sequences that wait for a seat."),
     "vllm:kv_cache_usage_perc": ("kv_usage", "Share of the KV cache in use, 0 to 1."),
     "headrace_engine_stalled_seconds": ("stalled_s", "Time since the last step, while there is work."),
+}
+HISTOGRAMS = {
+    "vllm:iteration_tokens_total": ("step_tokens", "Tokens that a step computed, without drafts."),
+    "vllm:inter_token_latency_seconds": ("token_gaps", "Between two outputs of a sequence."),
 }
 # of each replica
 REPLICAS = {
@@ -95,6 +107,20 @@ class State:
                     gauge.add_metric([engine.model], value)
             yield gauge
         yield from (_counter(name, *facts, stats) for name, facts in COUNTERS.items())
+        for name, (attribute, text) in HISTOGRAMS.items():
+            histogram = HistogramMetricFamily(name, text, labels=["model_name"])
+            for engine in stats:
+                if (found := getattr(engine, attribute)) is not None:
+                    histogram.add_metric([engine.model], buckets(found), found.total)
+            yield histogram
+        yield _sources(stats)
+        info = GaugeMetricFamily(
+            "vllm:cache_config_info", "What the KV cache is.", labels=("model_name", *CACHE)
+        )
+        for engine in stats:
+            if engine.cache:
+                info.add_metric([engine.model, *(engine.cache[name] for name in CACHE)], 1)
+        yield info
 
     def _replicas(self) -> Iterator[Metric]:
         found = [
@@ -129,6 +155,17 @@ class State:
 
 def _gauge(name: str, text: str, value: float) -> Metric:
     return GaugeMetricFamily(name, text, value=value)
+
+
+def _sources(stats: list[EngineStats]) -> Metric:
+    text = "Tokens of prompts, by where they came from."
+    family = CounterMetricFamily("vllm:prompt_tokens_by_source", text, labels=["model_name", "source"])
+    for engine in stats:
+        if engine.counts:
+            found = engine.counts["num_hit"]
+            family.add_metric([engine.model, "local_compute"], engine.counts["num_queried"] - found)
+            family.add_metric([engine.model, "local_cache_hit"], found)
+    return family
 
 
 def _counter(name: str, attribute: str, text: str, stats: list[EngineStats]) -> Metric:

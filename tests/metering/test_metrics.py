@@ -124,6 +124,25 @@ def test_the_engine_reports_under_the_names_of_vllm(server: Served) -> None:
                  "request_time_per_output_token_seconds", "request_generation_tokens",
                  "request_inference_time_seconds"):  # fmt: skip
         assert grown(f"vllm:{name}_count") == 2, name
+    assert grown("vllm:request_max_num_generation_tokens_sum") == 16
+    assert (grown("vllm:request_params_n_sum"), grown("vllm:request_params_max_tokens_sum")) == (2, 16)
+    computed = grown("vllm:request_prefill_kv_computed_tokens_sum")
+    assert (
+        computed
+        == 2 * usage["prompt_tokens"] - cached
+        == grown("vllm:prompt_tokens_total") - grown("vllm:prompt_tokens_cached_total")
+    )
+    by_source = "vllm:prompt_tokens_by_source_total"
+    assert (
+        after.get(by_source, source="local_compute") - before.get(by_source, source="local_compute")
+        == computed
+    )
+    assert 2 <= grown("vllm:inter_token_latency_seconds_count") <= 14  # fewer where drafts are accepted
+    steps = grown("vllm:iteration_tokens_total_count")
+    assert steps == grown("headrace_engine_steps_total")
+    assert grown("vllm:iteration_tokens_total_sum") == grown("headrace_engine_step_tokens_total") >= computed
+    cache = next(labels for labels in after.labels("vllm:cache_config_info"))
+    assert int(cache["block_size"]) * int(cache["num_gpu_blocks"]) > 1000
     assert grown("vllm:request_success_total") == 2
     assert after.get("vllm:request_success_total", finished_reason="length") > 0
     eventually(lambda: scrape(server).get("vllm:num_requests_running") == 0)
@@ -148,7 +167,6 @@ def test_a_reader_who_leaves_is_counted_with_the_tokens_so_far(server: Served) -
 
 def test_the_documentation_lists_every_metric_and_no_other(server: Served) -> None:
     documented = set(re.findall(r"`((?:vllm:|headrace_)\w+)", OPERATIONS.read_text()))
-    reported = {name for name in scrape(server).names if name.startswith(("vllm:", "headrace_"))}
-    totals = {name.removesuffix("_total") for name in documented}
-    assert reported <= totals, reported - totals
-    assert {name.removesuffix("_total") for name in documented} <= reported, totals - reported
+    names = {name for name in scrape(server).names if name.startswith(("vllm:", "headrace_"))}
+    reported = {name.removesuffix("_total") for name in names}
+    assert {name.removesuffix("_total") for name in documented} == reported

@@ -119,6 +119,14 @@ class EngineBackend(BaseBackend):
             pool.num_held / pool.num_blocks,
             self._thread.stalled_s,
             asdict(scheduler.counters),
+            self.engine.step_tokens,
+            self.engine.token_gaps,
+            {
+                "block_size": str(pool.block_size),
+                "num_gpu_blocks": str(pool.num_blocks),
+                "cache_dtype": self.settings.kv_cache_dtype,
+                "enable_prefix_caching": "True",
+            },
         )
 
     @asynccontextmanager
