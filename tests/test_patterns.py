@@ -11,7 +11,7 @@ from types import FrameType
 import pytest
 
 from headrace.backends.anthropic.messages import DATA_URL
-from headrace.backends.outline import outline
+from headrace.backends.relay_reader import outline
 from headrace.dialects.values import may_be_lax, parsed, strict
 from headrace.errors import BadRequest
 from headrace.text.sandbox import WIDE_FIELD

@@ -15,9 +15,8 @@ import aiohttp
 
 from headrace.backends.answer import AnswerBody, drain, is_heartbeat, object_in
 from headrace.backends.error_body import is_page
-from headrace.backends.outline import outline
 from headrace.backends.refusals import LIMITS, hint, page
-from headrace.backends.relay_reader import TAIL, RelayReader, UsageScan
+from headrace.backends.relay_reader import TAIL, RelayReader, UsageScan, outline
 from headrace.backends.sse import MAX_LINE, ServerSentEvent, events_in
 from headrace.dialects.openai import DONE
 from headrace.dialects.values import Object, an_object, is_value, may_be_lax, strict, whole

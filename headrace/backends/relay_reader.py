@@ -1,5 +1,5 @@
-"""The base of the readers of relayed answers, one for each dialect; and a search for the usage in an answer's
-bytes, which does not parse the rest.
+"""The base of the readers of relayed answers, one for each dialect. Large JSON bodies and streams are
+searched for the few members that Headrace needs, and the rest is not parsed.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from headrace.backends.answer import object_in
 from headrace.backends.choice import is_broken
 from headrace.backends.http import Upstream
 from headrace.backends.sse import ServerSentEvent
-from headrace.dialects.values import DECODER, Object, an_object, whole
+from headrace.dialects.values import DECODER, Object, an_object, parsed, whole
 from headrace.errors import ProviderError, ServerError
 from headrace.types import Usage
 
@@ -21,6 +21,12 @@ from headrace.types import Usage
 USAGE = re.compile(rb'"usage"\s*:\s*(?=\{)')
 MAX_USAGE = 4096  # bytes
 TAIL = 256  # bytes at the end of some events that are searched for the last one
+MAX_VALUE = 2**16  # bytes of a member's value that is parsed
+TOKEN = re.compile(
+    rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[\[\]{}"]', re.DOTALL
+)  # a string, a bracket, or a string's half
+BLANKS = b" \t\r\n"
+BOM = b"\xef\xbb\xbf"
 
 
 class RelayReader(ABC):
@@ -157,3 +163,42 @@ class UsageScan:
                     continue
                 members |= {name: value for name, value in found.items() if value or name not in members}
         return self._read(members) if members else None
+
+
+def outline(raw: bytes) -> Object:
+    """The members of the object, in which a value of more than MAX_VALUE bytes is None, unless it is an
+    error. Raises ValueError if `raw` is no object, or breaks off.
+    """
+    raw = raw.removeprefix(BOM).strip(BLANKS)
+    depth, names, end = 0, list[tuple[int, int]](), 0  # names: (start, end) of each member's name
+    for token in TOKEN.finditer(raw):
+        mark = raw[token.start()]
+        if mark in b"{[":
+            depth += 1
+        elif mark in b"}]":
+            depth -= 1
+            end = token.end()
+        elif token.end() == token.start() + 1:
+            raise ValueError("a string does not end")
+        elif depth == 1 and _is_name(raw, token.end()):
+            names.append(token.span())
+        if depth == 0:
+            break
+    if depth or not end or raw[:1] != b"{" or raw[end:].strip(BLANKS):
+        raise ValueError("it is no whole object")
+    ends = [*(start for start, _ in names), end - 1][1:]
+    found: Object = {}
+    for (start, name_end), value_end in zip(names, ends, strict=True):
+        name = str(parsed(raw[start:name_end]))
+        is_read = name == "error" or value_end - name_end <= MAX_VALUE
+        found[name] = _value(raw[name_end:value_end]) if is_read else None
+    return found
+
+
+def _is_name(raw: bytes, at: int) -> bool:
+    return raw[at : at + 64].lstrip(BLANKS).startswith(b":")
+
+
+def _value(between: bytes) -> Any:
+    """The value between a name and the next name, or the object's end."""
+    return parsed(between.strip(BLANKS).removeprefix(b":").removesuffix(b","))

@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from headrace.backends.anthropic import AnthropicBackend
-from headrace.backends.anthropic.request import MAX_TOKENS
-from headrace.backends.anthropic.schemas import enforced
+from headrace.backends.anthropic.request import MAX_TOKENS, enforced
 from headrace.errors import BadRequest, UnsupportedParameter
 from headrace.features import Feature
 from headrace.types import (

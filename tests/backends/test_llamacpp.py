@@ -18,7 +18,7 @@ import pytest
 
 from headrace.app import create_app
 from headrace.backends.llamacpp import LlamaCppBackend
-from headrace.backends.llamacpp.forms import as_grammar
+from headrace.backends.llamacpp.dialect import as_grammar
 from headrace.config import Config
 from headrace.errors import BadRequest, ModelError
 from headrace.models.catalog import Model

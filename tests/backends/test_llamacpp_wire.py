@@ -17,7 +17,7 @@ import pytest
 
 from headrace.app import create_app
 from headrace.backends.llamacpp import LlamaCppBackend, slots
-from headrace.backends.llamacpp.forms import checked
+from headrace.backends.llamacpp.dialect import checked
 from headrace.config import Config
 from headrace.errors import ProviderError
 from headrace.models.catalog import GGUFModel, Model

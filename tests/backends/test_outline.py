@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from headrace.backends.http import Upstream
 from headrace.backends.openai.relay_reader import OpenAIRelayReader
-from headrace.backends.outline import MAX_VALUE, outline
 from headrace.backends.passthrough import as_json
+from headrace.backends.relay_reader import MAX_VALUE, outline
 from headrace.types import Usage
 from tests.api.relays import CHUNK, HI, USAGE, Relays
 from tests.upstream import Answer

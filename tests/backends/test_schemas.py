@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from headrace.backends.anthropic.schemas import enforced, with_plain_top
+from headrace.backends.anthropic.request import enforced, with_plain_top
 from tests.backends.writing import CHAT, HI, RESPONSES, STRICT, Written, names
 
 TEXT, NUMBER = {"type": "string"}, {"type": "integer"}

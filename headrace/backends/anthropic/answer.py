@@ -10,11 +10,10 @@ from dataclasses import dataclass, field
 from headrace.backends.answer import object_in
 from headrace.backends.bodies import Budget
 from headrace.backends.calls import CallPiece, arguments_text
-from headrace.backends.choice import ChoiceAssembler, is_broken
+from headrace.backends.choice import ChoiceAssembler, all_text, is_broken, left_out
 from headrace.backends.error_body import error_body, is_error
 from headrace.backends.http import Upstream
 from headrace.backends.sse import ServerSentEvent
-from headrace.backends.texts import all_text, left_out
 from headrace.dialects.anthropic import STATUS_OF_TYPE, counts_in, usage_of
 from headrace.dialects.openai import is_done
 from headrace.dialects.values import Object, an_object, count, valid, word

@@ -8,8 +8,8 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from headrace.backends.embedder.base import CHARACTER, EncoderBackend, Loaded
 from headrace.backends.embedder.batcher import Encoder
-from headrace.backends.embedder.served import CHARACTER, EncoderBackend, Loaded
 from headrace.backends.ranking import by_embeddings
 from headrace.errors import BadRequest
 from headrace.features import Feature

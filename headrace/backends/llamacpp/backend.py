@@ -14,10 +14,8 @@ from pathlib import Path
 from headrace.backends.annotations import unenforced
 from headrace.backends.base import BaseBackend
 from headrace.backends.llamacpp.choices import Open, Together, singles, together
-from headrace.backends.llamacpp.dialect import LlamaCppDialect, shown
-from headrace.backends.llamacpp.forms import checked, with_grammar
-from headrace.backends.llamacpp.process import Settings
-from headrace.backends.llamacpp.running import Running, unreachable
+from headrace.backends.llamacpp.dialect import LlamaCppDialect, checked, shown, with_grammar
+from headrace.backends.llamacpp.process import Running, Settings, unreachable
 from headrace.backends.openai.body import chat_body
 from headrace.backends.places import Places, check_choices
 from headrace.backends.writing import Writing, size_of

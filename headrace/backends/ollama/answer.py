@@ -9,12 +9,11 @@ from typing import Any, get_args
 from headrace.backends.answer import object_in
 from headrace.backends.bodies import Budget
 from headrace.backends.calls import call_piece
-from headrace.backends.choice import ChoiceAssembler
+from headrace.backends.choice import ChoiceAssembler, all_text, left_out, texts
 from headrace.backends.error_body import is_error
 from headrace.backends.http import Upstream
-from headrace.backends.openai.logprobs import logprobs_of
+from headrace.backends.openai.content import logprobs_of
 from headrace.backends.sse import ServerSentEvent
-from headrace.backends.texts import all_text, left_out, texts
 from headrace.dialects.openai import is_done
 from headrace.dialects.values import an_object, count, number, word
 from headrace.errors import ContextTooLong, ProviderError

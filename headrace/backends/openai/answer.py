@@ -10,13 +10,11 @@ from dataclasses import replace
 
 from headrace.backends.answer import object_in
 from headrace.backends.bodies import Budget
-from headrace.backends.choice import ChoiceAssembler
+from headrace.backends.choice import ChoiceAssembler, left_out
 from headrace.backends.error_body import is_error
 from headrace.backends.http import Upstream
-from headrace.backends.openai.content import Content, choices_in, content_of, reason_in
-from headrace.backends.openai.logprobs import logprobs_of
+from headrace.backends.openai.content import Content, choices_in, content_of, logprobs_of, reason_in
 from headrace.backends.sse import ServerSentEvent
-from headrace.backends.texts import left_out
 from headrace.dialects.openai import is_done, usage_in, usage_of
 from headrace.dialects.values import Object, count, dumped, valid_value, word
 from headrace.errors import ProviderError, ServerError

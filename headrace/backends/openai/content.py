@@ -1,5 +1,5 @@
-"""Reads text, reasoning and calls from one choice of a chunk or of a whole answer. Where providers send the
-same content under two names, one of them counts.
+"""Reads text, reasoning, calls and log probabilities from one choice of a chunk or of a whole answer. Where
+providers send the same content under two names, one of them counts.
 """
 
 from __future__ import annotations
@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from headrace.backends.calls import CallPiece, call_piece
-from headrace.backends.texts import all_text, left_out, texts
-from headrace.dialects.values import Object, an_object, count, word
+from headrace.backends.choice import all_text, left_out, texts
+from headrace.dialects.values import Object, an_object, count, number, objects, valid, word
+from headrace.types import TokenLogprob
 
 # the first with content counts
 REASONINGS = (
@@ -89,3 +90,52 @@ def _calls(provider: str, delta: Object, *, is_message: bool) -> Iterator[CallPi
     older = delta.get("function_call")
     if not pieces and isinstance(older, dict):
         yield call_piece(older, None, is_whole=is_message)
+
+
+def logprobs_of(logprobs: object) -> tuple[TokenLogprob, ...]:
+    """Read the form of chat completions, or that of text completions (parallel lists). If one entry cannot be
+    read, the result is empty.
+    """
+    body = an_object(logprobs)
+    found = _listed(body) if "tokens" in body else [_of_chat(entry) for entry in objects(body.get("content"))]
+    known = tuple(token for token in found if token is not None)
+    return known if len(known) == len(found) else ()
+
+
+def _of_chat(body: Object) -> TokenLogprob | None:
+    token, top = _token(body), [_token(other) for other in objects(body.get("top_logprobs"))]
+    return None if token is None else TokenLogprob(*token, tuple(other for other in top if other is not None))
+
+
+def _token(body: Object) -> tuple[str, bytes, float] | None:
+    token, logprob, raw = body.get("token"), number(body.get("logprob")), body.get("bytes")
+    if not isinstance(token, str) or logprob is None:
+        return None
+    return valid(token), _bytes(raw) or valid(token).encode(), float(logprob)
+
+
+def _bytes(value: object) -> bytes | None:
+    if not isinstance(value, list) or not all(type(byte) is int and 0 <= byte < 256 for byte in value):
+        return None
+    return bytes(value)
+
+
+def _listed(body: Object) -> list[TokenLogprob | None]:
+    tokens, values, tops = body.get("tokens"), body.get("token_logprobs"), body.get("top_logprobs")
+    if not isinstance(tokens, list) or not isinstance(values, list) or len(tokens) != len(values):
+        return []
+    if not isinstance(tops, list) or len(tops) != len(tokens):
+        tops = [None] * len(tokens)
+    return [_of_list(*entry) for entry in zip(tokens, values, tops, strict=True)]
+
+
+def _of_list(token: object, value: object, top: object) -> TokenLogprob | None:
+    logprob = number(value)
+    if not isinstance(token, str) or (value is not None and logprob is None):
+        return None
+    others = tuple(
+        (valid(text), valid(text).encode(), float(found))
+        for text, other in an_object(top).items()
+        if (found := number(other)) is not None
+    )
+    return TokenLogprob(valid(token), valid(token).encode(), logprob, others)

@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 from headrace.backends.openai import OpenAIBackend
 from headrace.backends.replicas.backend import Replicas
-from headrace.backends.replicas.foreign import program
 from headrace.backends.replicas.replica import Replica
+from headrace.backends.replicas.supervision import program
 from headrace.backends.vllm import VLLMBackend
 from headrace.breaker import Breaker
 from headrace.config import ProviderConfig

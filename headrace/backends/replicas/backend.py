@@ -13,7 +13,7 @@ from typing import TypeVar
 from headrace import logs
 from headrace.backends.base import BaseBackend
 from headrace.backends.replicas import affinity
-from headrace.backends.replicas.choice import Moves
+from headrace.backends.replicas.affinity import Moves
 from headrace.backends.replicas.replica import Replica
 from headrace.backends.replicas.resume import Resumption, way_of
 from headrace.backends.replicas.supervision import Program, Supervision

@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 import pytest
 
-from headrace.backends.embedder import loading
-from headrace.backends.embedder.loading import Loading
+from headrace.backends.embedder import base
+from headrace.backends.embedder.base import Loading
 from headrace.errors import ModelError, ModelUnavailable
 from headrace.models.model import Progress
 
@@ -69,7 +69,7 @@ def test_a_failure_is_503_with_its_reason_and_is_not_repeated_at_once(error: Exc
         for one in raised:
             assert isinstance(one, ModelUnavailable)
             assert (one.status, one.code) == (503, "model_unavailable")
-            assert 0 < int(one.headers["Retry-After"]) <= loading.RETRY_S
+            assert 0 < int(one.headers["Retry-After"]) <= base.RETRY_S
         assert source.count == 1
         assert "no network" in str(raised[0]) or "RuntimeError" in str(raised[0])
 
@@ -113,4 +113,4 @@ def test_progress_is_a_few_lines_of_the_log(caplog: pytest.LogCaptureFixture) ->
         asyncio.run(work())
     lines = [record.getMessage() for record in caplog.records if "downloading" in record.getMessage()]
     assert lines[0] == "m: downloading 0 % of 0.0 MB"
-    assert len(lines) == loading.SHARES + 1
+    assert len(lines) == base.SHARES + 1

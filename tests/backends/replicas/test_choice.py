@@ -11,8 +11,7 @@ import pytest
 
 from headrace.backends.openai import OpenAIBackend
 from headrace.backends.replicas import Replica
-from headrace.backends.replicas.affinity import of_generation, of_relayed
-from headrace.backends.replicas.choice import BOUND, MAX_MOVED, Moves, ordered
+from headrace.backends.replicas.affinity import BOUND, MAX_MOVED, Moves, of_generation, of_relayed, ordered
 from headrace.backends.replicas.replica import Load
 from headrace.backends.replicas.watch import load_in
 from headrace.breaker import Breaker

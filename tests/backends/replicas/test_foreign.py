@@ -17,7 +17,7 @@ import pytest
 
 from headrace.app import create_app
 from headrace.backends.replicas import Replica, Replicas, started
-from headrace.backends.replicas.foreign import program
+from headrace.backends.replicas.supervision import program
 from headrace.backends.vllm import SGLangBackend, VLLMBackend
 from headrace.breaker import Breaker
 from headrace.config import Config, ProviderConfig

@@ -10,8 +10,8 @@ from dataclasses import replace
 from typing import Any
 
 from headrace.backends.openai.body import Body, chat_body
+from headrace.backends.vllm import FEATURES as VLLM
 from headrace.backends.vllm import VLLMBackend
-from headrace.backends.vllm.backend import FEATURES as VLLM
 from headrace.backends.writing import Writing, opaque
 from headrace.callers import CALLER
 from headrace.config import ProviderConfig
