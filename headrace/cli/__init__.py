@@ -8,6 +8,7 @@ import argparse
 import gc
 import os
 import platform
+import signal
 import sys
 from collections.abc import Callable
 from importlib import metadata
@@ -51,6 +52,10 @@ def _serve(arguments: argparse.Namespace, loaded: config.Loaded) -> int:
     gc.set_threshold(100_000)  # imports create no garbage; looking for it takes 0.1 s
     # NumPy's products are small here. Their threads would wait for the engine's, which are busy on all cores.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    if (
+        loaded.config.server.workers > 1
+    ):  # a SIGHUP would end this process; it waits until they can be replaced
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     from headrace.cli.serve import serve
 
     def reload() -> config.Config:

@@ -75,7 +75,7 @@ class Workers:
     def __init__(self, config: Config, listener: socket.socket, reload: Callable[[], Config]) -> None:
         self._config, self._listener, self._reload = config, listener, reload
         self._keepers: list[Keeper[Worker]] = []
-        self._ending = asyncio.Event()
+        self._started, self._ending = asyncio.Event(), asyncio.Event()
         self._replacing: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
@@ -84,6 +84,7 @@ class Workers:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._end)
         loop.add_signal_handler(signal.SIGHUP, self._replace_soon)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})  # blocked when the command began
         names = [f"worker-{index + 1}" for index in range(self._config.server.workers)]
         first = await self._first(names)
         stop_s = self._config.server.drain_seconds + END_S
@@ -93,6 +94,7 @@ class Workers:
             )
             keeper.start(worker)
             self._keepers.append(keeper)
+        self._started.set()
         self._announce()
         await self._ending.wait()
         if self._replacing is not None:
@@ -145,7 +147,10 @@ class Workers:
         self._replacing = asyncio.create_task(self._replace())
 
     async def _replace(self) -> None:
-        """Replace the workers one after the other, with the configuration as it is now."""
+        """Replace the workers, once all have started, one after the other, with the configuration as it is
+        then.
+        """
+        await self._started.wait()
         try:
             config = self._reload()
             check(config)

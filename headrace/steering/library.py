@@ -69,7 +69,6 @@ class Shelf:
 
     saes: Mapping[str, AttachedSAE] = field(default_factory=dict)
     vectors: Mapping[str, Vector] = field(default_factory=dict)
-    free_layers: frozenset[int] = frozenset()  # editable for directions that requests bring along
     layers: frozenset[int] = frozenset()
     norms: Mapping[int, float] = field(default_factory=dict)
 
@@ -196,12 +195,6 @@ class ModelLibrary:
             info = replace(entry.sae.info, layers=tuple(sorted({*entry.sae.info.layers, at})))
             self._install(replace(shelf, saes={**shelf.saes, id: _with_info(entry, info)}))
 
-    def attach_layers(self, layers: Sequence[int]) -> None:
-        for layer in layers:
-            self._check_layer(layer)
-        with self._lock:
-            self._install(replace(self.shelf, free_layers=self.shelf.free_layers | set(layers)))
-
     def detach(self, id: str) -> None:
         with self._lock:
             shelf = self.shelf
@@ -311,7 +304,7 @@ class ModelLibrary:
 
 def _needs(shelf: Shelf) -> dict[int, SiteNeeds]:
     """What the runner must be able to do at each layer."""
-    needs = {layer: SiteNeeds(layer) for layer in shelf.free_layers}
+    needs: dict[int, SiteNeeds] = {}
     for vector in shelf.vectors.values():
         if vector.info.is_attached:
             needs |= {layer: SiteNeeds(layer) for layer in vector.directions if layer not in needs}

@@ -352,10 +352,6 @@ class Library(Protocol):
         """Make an SAE or vector usable by requests. `layer`: of an SAE, instead of its own."""
         ...
 
-    def attach_layers(self, layers: Sequence[int]) -> None:
-        """Make the model editable there, for directions that requests bring along."""
-        ...
-
     def detach(self, id: str) -> None:
         """The opposite of attach. Requests that use it already finish as they began."""
         ...

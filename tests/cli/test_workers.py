@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -88,6 +90,22 @@ def test_a_configuration_with_a_mistake_changes_nothing(workers: Serving) -> Non
     eventually(lambda: "the workers go on as they are" in workers.log.read_text(), within_s=START_S)
     file.write_text(CONFIG)
     assert pids(workers) == before
+
+
+def test_a_reload_while_the_workers_start_waits_for_them(tmp_path: Path) -> None:
+    file = tmp_path / "headrace.toml"
+    file.write_text(CONFIG)
+
+    def reload(process: subprocess.Popen[str]) -> None:
+        """As soon as the configuration has been read, which is when SIGHUP is blocked."""
+        status = Path(f"/proc/{process.pid}/status")
+        eventually(lambda: re.search(r"(?m)^SigBlk:.*[13579bdf]$", status.read_text()), within_s=START_S)
+        file.write_text(CONFIG.replace("'m'", "'new'"))
+        process.send_signal(signal.SIGHUP)
+
+    with serving("--workers", "2", cwd=tmp_path, meanwhile=reload) as server:
+        eventually(lambda: "all workers are replaced" in server.log.read_text(), within_s=START_S)
+        assert server.http.post("/v1/chat/completions", json={**CHAT, "model": "fa:new"}).status_code == 200
 
 
 def test_a_worker_that_dies_is_started_again(workers: Serving) -> None:

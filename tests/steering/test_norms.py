@@ -6,13 +6,16 @@ import asyncio
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from headrace.backends.engine import EngineBackend, EngineSettings
 from headrace.models.catalog import Model
+from headrace.steering.formats.control_vector import write_vector
 from headrace.steering.norms import MAX_BYTES, NormFile
 
 KEY = bytes(range(16))
+WIDTH = 576  # of the default model
 NORMS = {-1: 3.25, 7: 41.5}
 
 
@@ -80,13 +83,16 @@ def test_a_folder_that_cannot_be_written_to_stops_nothing(tmp_path: Path) -> Non
 
 
 def measured(model: Model, folder: Path, layers: list[int]) -> tuple[dict[int, float], int]:
-    """The norms at these layers, and how many tokens a new backend computed for them."""
+    """The norms at the layers of a vector, and how many tokens a new backend computed for them."""
+    root = folder.parent / "steering"
+    direction = np.ones(WIDTH, np.float32)
+    write_vector(root / "vectors" / "v.gguf", dict.fromkeys(layers, direction), model=model.name)
 
     async def attached() -> tuple[dict[int, float], int]:
-        backend = EngineBackend(model, EngineSettings(kv_cache_bytes=2**27, norms=folder))
+        backend = EngineBackend(model, EngineSettings(kv_cache_bytes=2**27, norms=folder, steering_root=root))
         await backend.start()
         try:
-            await asyncio.to_thread(backend.library(model.name).attach_layers, layers)
+            await asyncio.to_thread(backend.library(model.name).open, "v")
             stats = backend.stats()
             assert stats is not None
             return dict(backend.library(model.name).shelf.norms), stats.counts["num_computed"]
@@ -97,15 +103,16 @@ def measured(model: Model, folder: Path, layers: list[int]) -> tuple[dict[int, f
 
 
 def test_the_second_start_measures_only_what_is_new(default_model: Model, tmp_path: Path) -> None:
-    first, computed = measured(default_model, tmp_path, [3])
+    folder = tmp_path / "norms"
+    first, computed = measured(default_model, folder, [3])
     assert computed > 500
-    assert measured(default_model, tmp_path, [3]) == (first, 0)
-    both, computed = measured(default_model, tmp_path, [3, 9])
+    assert measured(default_model, folder, [3]) == (first, 0)
+    both, computed = measured(default_model, folder, [3, 9])
     assert computed > 500
     assert both[3] == first[3]
-    assert measured(default_model, tmp_path, [9, 3]) == (both, 0)
-    (path,) = tmp_path.iterdir()
+    assert measured(default_model, folder, [3, 9]) == (both, 0)
+    (path,) = folder.iterdir()
     path.write_bytes(path.read_bytes()[:-1])
-    again, computed = measured(default_model, tmp_path, [3])
+    again, computed = measured(default_model, folder, [3])
     assert computed > 500
     assert again == first

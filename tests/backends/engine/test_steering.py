@@ -110,7 +110,8 @@ def direction() -> NDArray[np.float32]:
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("steering")
     write_saelens(root / "saes" / "random", WEIGHTS, LAYER)
-    write_vector(root / "vectors" / "w.gguf", {LAYER: direction()}, model="smollm2-135m-instruct")
+    for name, layer in (("w", LAYER), ("low", 3), ("high", 20)):
+        write_vector(root / "vectors" / f"{name}.gguf", {layer: direction()}, model="smollm2-135m-instruct")
     return root
 
 
@@ -330,8 +331,7 @@ def test_roles_choose_messages(running: Running) -> None:
 
     async def work(backend: EngineBackend) -> None:
         library = backend.library("m")
-        await asyncio.to_thread(library.attach_layers, [LAYER])
-        await asyncio.to_thread(library.load_vector, "w", Path("vectors/w.gguf"))
+        await asyncio.to_thread(library.open, "w")
         base = GenerateRequest("m", Conversation(messages), Sampling(max_tokens=2, temperature=0))
         counts = {}
         for roles in (("system",), ("user",), ("assistant",), ("system", "user", "assistant")):
@@ -370,7 +370,7 @@ def test_attach_and_detach_under_load_drop_nothing(running: Running) -> None:
         loads = [load(request(), plain) for _ in range(4)] + [load(request(op), steered) for _ in range(4)]
         tasks = [asyncio.create_task(one) for one in loads]
         await asyncio.to_thread(library.open, "random")
-        await asyncio.to_thread(library.attach_layers, [3])
+        await asyncio.to_thread(library.open, "low")
         await asyncio.to_thread(library.detach, "random")
         stop.set()
         counts: Sequence[int] = await asyncio.gather(*tasks)
@@ -398,8 +398,8 @@ def test_a_crowd_with_a_profile_each(running: Running) -> None:
         for name in ("w", "random"):
             await asyncio.to_thread(library.open, name)
         tasks = [asyncio.create_task(ask(backend, of(client))) for client in range(CROWD)]
-        for layer in (3, 20):
-            await asyncio.to_thread(library.attach_layers, [layer])
+        for name in ("low", "high"):
+            await asyncio.to_thread(library.open, name)
         together = [(await task)[0] for task in tasks]
         assert len({answer.receipt.fingerprint for answer in together}) == CROWD
         for client in range(0, CROWD, 3):
