@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,16 +50,8 @@ class Serving:
 
 
 @contextmanager
-def serving(
-    *arguments: str,
-    cwd: Path,
-    prefix: Sequence[str] = (),
-    meanwhile: Callable[[subprocess.Popen[str]], object] = lambda _: None,
-    **members: str,
-) -> Iterator[Serving]:
-    """`headrace serve` on a free port, once it has announced itself. `prefix`: a command that runs it.
-    `meanwhile`: is called with the process when it has just begun.
-    """
+def serving(*arguments: str, cwd: Path, prefix: Sequence[str] = (), **members: str) -> Iterator[Serving]:
+    """`headrace serve` on a free port, once it has announced itself. `prefix`: a command that runs it."""
     log = cwd / "stderr.log"
     command = [
         *prefix,
@@ -80,7 +72,6 @@ def serving(
         ) as process,
     ):
         try:
-            meanwhile(process)
             announcement = _until_url(process, log)
             url = announcement.split("url")[1].split()[0].removesuffix("/v1")
             with httpx2.Client(base_url=url, timeout=60, verify=False) as http:

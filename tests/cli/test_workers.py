@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import re
 import signal
-import subprocess
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -93,19 +93,25 @@ def test_a_configuration_with_a_mistake_changes_nothing(workers: Serving) -> Non
 
 
 def test_a_reload_while_the_workers_start_waits_for_them(tmp_path: Path) -> None:
-    file = tmp_path / "headrace.toml"
+    file, pid = tmp_path / "headrace.toml", tmp_path / "pid"
     file.write_text(CONFIG)
 
-    def reload(process: subprocess.Popen[str]) -> None:
+    def reload() -> None:
         """As soon as the configuration has been read, which is when SIGHUP is blocked."""
-        status = Path(f"/proc/{process.pid}/status")
+        eventually(lambda: pid.exists() and pid.read_text().strip(), within_s=START_S)
+        status = Path(f"/proc/{int(pid.read_text())}/status")
         eventually(lambda: re.search(r"(?m)^SigBlk:.*[13579bdf]$", status.read_text()), within_s=START_S)
         file.write_text(CONFIG.replace("'m'", "'new'"))
-        process.send_signal(signal.SIGHUP)
+        os.kill(int(pid.read_text()), signal.SIGHUP)
 
-    with serving("--workers", "2", cwd=tmp_path, meanwhile=reload) as server:
-        eventually(lambda: "all workers are replaced" in server.log.read_text(), within_s=START_S)
-        assert server.http.post("/v1/chat/completions", json={**CHAT, "model": "fa:new"}).status_code == 200
+    recorded = ("sh", "-c", 'echo $$ > pid; exec "$@"', "sh")
+    with ThreadPoolExecutor(1) as pool:
+        reloading = pool.submit(reload)
+        with serving("--workers", "2", cwd=tmp_path, prefix=recorded) as server:
+            reloading.result()
+            eventually(lambda: "all workers are replaced" in server.log.read_text(), within_s=START_S)
+            chat = {**CHAT, "model": "fa:new"}
+            assert server.http.post("/v1/chat/completions", json=chat).status_code == 200
 
 
 def test_a_worker_that_dies_is_started_again(workers: Serving) -> None:
