@@ -1,15 +1,19 @@
 """Writes JSON without holding the interpreter lock for long. Python's encoder holds it until a text is
-written, a megabyte in four milliseconds, and all other threads wait.
+written, a megabyte in four milliseconds, and all other threads wait. Also finds the end of an object that
+arrives in pieces.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
 LONG = 256 * 1024  # characters of a text that are encoded at once
 USUAL, COMPACT = (", ", ": "), (",", ":")  # what separates members, and a name from its value
+
+MARKS = re.compile(r'\\.|["{}\[\]]', re.DOTALL)
 
 
 def dumps(value: object) -> str:
@@ -55,3 +59,34 @@ def _has_long_text(value: object, long: int) -> bool:
     if isinstance(value, Mapping):
         return any(_has_long_text(member, long) for member in value.values())
     return isinstance(value, list | tuple) and any(_has_long_text(entry, long) for entry in value)
+
+
+class Nesting:
+    """Tracks the brackets of a text, in linear time and without storing it."""
+
+    __slots__ = ("_depth", "_is_escaped", "_is_quoted", "is_closed")
+
+    def __init__(self) -> None:
+        self._depth, self._is_quoted, self._is_escaped = 0, False, False
+        self.is_closed = False  # an object has ended
+
+    def push(self, piece: str) -> None:
+        at = 1 if self._is_escaped and piece else 0
+        if piece:
+            self._is_escaped = False
+        for match in MARKS.finditer(piece, at):
+            self._mark(match.group())
+            at = match.end()
+        if self._is_quoted and piece.endswith("\\") and at < len(piece):
+            self._is_escaped = True
+
+    def _mark(self, mark: str) -> None:
+        if self._is_quoted:
+            self._is_quoted = mark != '"'
+        elif mark == '"':
+            self._is_quoted = True
+        elif mark in "{[":
+            self._depth += 1
+        elif mark in "}]":
+            self._depth -= 1
+            self.is_closed = self.is_closed or (self._depth == 0 and mark == "}")

@@ -17,10 +17,9 @@ from headrace.errors import BadRequest
 from headrace.text.sandbox import WIDE_FIELD
 from headrace.verbatim import Verbatim
 from headrace.wire import media
-from headrace.wire.limits import MAX_CONTAINERS
+from headrace.wire.limits import MAX_CONTAINERS, checked_volume
 from headrace.wire.ollama.request import seconds
 from headrace.wire.pagination import unknown
-from headrace.wire.volume import checked_volume
 
 N = 400_000
 QUOTES = '"' + '\\"' * N  # the beginning of a string

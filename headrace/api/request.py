@@ -40,10 +40,9 @@ from headrace.gateway.lifetime import End, Until, interrupt_after
 from headrace.offload import SMALL, aside
 from headrace.store import Store
 from headrace.turns.steering import Steering
-from headrace.wire.limits import shown
+from headrace.wire.limits import checked_volume, shown
 from headrace.wire.parameters import RequestBody, Table, parse, uses_of, with_named
 from headrace.wire.steering import HEADER, SteeringMembers
-from headrace.wire.volume import checked_volume
 
 Body = TypeVar("Body", bound=BaseModel)
 T = TypeVar("T")

@@ -31,11 +31,11 @@ from headrace.turns.runs import Run
 from headrace.turns.steering import Steering
 from headrace.wire.generation import dump
 from headrace.wire.items import Item
+from headrace.wire.limits import checked_volume
 from headrace.wire.parameters import parse
 from headrace.wire.responses.body import ResponseBody
 from headrace.wire.responses.tables import uses_of_responses
 from headrace.wire.steering import HEADER
-from headrace.wire.volume import checked_volume
 
 log = logging.getLogger(__name__)
 router = APIRouter()

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from headrace.dialects.values import MAX_DEPTH, Halves, Object, an_object, dumped, is_deeper, valid, word
 from headrace.errors import ProviderError
-from headrace.text.nesting import Nesting
+from headrace.json_pieces import Nesting
 from headrace.types import ToolCallDelta
 
 ARGUMENTS = ("arguments", "parameters", "input")  # names of the member with a call's arguments

@@ -1,18 +1,26 @@
-"""The limits of what a body may contain. docs/limits.md describes each of these; tests/wire/test_limits.py
-checks that every list and mapping of every body has one.
+"""The limits of what a body may contain, and counting its JSON before it is parsed: the parser would hold the
+interpreter lock, and build all values before any limit is checked.
+
+docs/limits.md describes each limit; tests/wire/test_limits.py checks that every list and mapping of every
+body has one.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
 from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema, core_schema
+from pydantic_core import CoreSchema, core_schema, from_json
 
-# Of a whole body, counted before it is parsed (volume.py). The parser holds the interpreter lock: some 40 ms
-# for a body at these limits.
+from headrace.errors import BadRequest
+from headrace.finite import STRING
+from headrace.offload import check_wanted
+
+# Of a whole body, counted before it is parsed (see Volume). The parser takes some 40 ms for a body
+# at these limits.
 MAX_VALUES = 400_000  # JSON values, such as token ids
 MAX_MEMBERS = 80_000  # members of objects
 MAX_CONTAINERS = 30_000  # objects and lists
@@ -44,6 +52,10 @@ MAX_TOP_FEATURES = 64  # top_k of one probe
 MAX_DOCUMENTS = 1_024  # of rerank
 
 SHOWN = 100  # characters of a caller's value that an error repeats
+
+SLICE = 64 * 1024  # bytes that are counted in one step; other threads run between steps
+PUNCTUATION = b"{}[],: \t\r\n"
+TOKEN = re.compile(rf"{STRING}|[{{}}\[\]:]".encode(), re.DOTALL)
 
 
 def at_most(limit: int, *, least: int = 0) -> Any:
@@ -90,3 +102,73 @@ class Pairs:
         assert self._check is not None
         self._check(value)
         return value
+
+
+class Volume:
+    """Counts values, members and containers outside of strings, slice by slice. Counts of invalid JSON mean
+    nothing: the parser stops at the error.
+    """
+
+    def __init__(self) -> None:
+        self.values, self.members, self.containers, self.digits = 1, 0, 0, 0
+        self._in_string = False
+        self._is_escaped = False  # whether a backslash escapes the next byte
+
+    def add(self, piece: bytes) -> None:
+        piece = piece[1:] if self._is_escaped else piece
+        num_backslashes = len(piece) - len(piece.rstrip(b"\\"))
+        self._is_escaped = num_backslashes % 2 == 1
+        # after escapes are removed, every quote begins or ends a string
+        parts = piece.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')
+        outside = b"".join(parts[self._in_string :: 2])
+        self._in_string ^= len(parts) % 2 == 0
+        opened = outside.count(b"{") + outside.count(b"[")
+        self.values += outside.count(b",") + opened
+        self.members += outside.count(b":")
+        self.containers += opened
+        self.digits += len(outside.translate(None, PUNCTUATION))
+
+    @property
+    def excess(self) -> str | None:
+        """The limit that is exceeded, in words; None if none is."""
+        for count, limit, name in (
+            (self.containers, MAX_CONTAINERS, "objects and lists"),
+            (self.members, MAX_MEMBERS, "members of objects"),
+            (self.values, MAX_VALUES, "values"),
+            (self.digits, MAX_DIGITS, "characters of numbers"),
+        ):
+            if count > limit:
+                return f"more than {limit:,} {name}"
+        return None
+
+
+def checked_volume(raw: bytes) -> Volume:
+    """Count a body's JSON. Raises BadRequest, whose `param` is the member that exceeds a limit."""
+    volume = Volume()
+    for start in range(0, len(raw), SLICE):
+        check_wanted()
+        volume.add(raw[start : start + SLICE])
+        if volume.excess is not None:
+            param = _member(raw[: start + SLICE])
+            raise BadRequest.at(param, f"a body may not hold {volume.excess}")
+    return volume
+
+
+def _member(beginning: bytes) -> str:
+    """The name of the body's member in which `beginning` ends. A search token by token lets other threads
+    run, unlike a parser.
+    """
+    name, depth, last = b"", 0, b""
+    for match in TOKEN.finditer(beginning):
+        token = match[0]
+        if token in b"{[":
+            depth += 1
+        elif token in b"}]":
+            depth -= 1
+        elif token == b":" and depth == 1:
+            name = last
+        last = token
+    try:
+        return str(from_json(name))[:SHOWN] if name else "body"
+    except ValueError:
+        return "body"

@@ -22,9 +22,9 @@ from headrace.offload import NUM_THREADS, SMALL, Unwanted, aside, while_wanted
 from headrace.turns.dedupe import new_messages
 from headrace.wire import chat
 from headrace.wire.items import of_chat, to_items, to_messages
+from headrace.wire.limits import checked_volume
 from headrace.wire.parameters import uses_of
 from headrace.wire.tables import CHAT
-from headrace.wire.volume import checked_volume
 from tests.serving import Served, serving
 from tests.wire import asking
 from tests.wire.samples import SAID as SAID_BY_MODEL

@@ -11,7 +11,7 @@ from headrace.offload import SMALL
 from headrace.turns.history import ITEM, weight
 from headrace.types import Thought
 from headrace.wire.items import ItemBody, to_items
-from headrace.wire.items.encrypted_content import seal_summary, seal_thoughts
+from headrace.wire.items.build import seal_summary, seal_thoughts
 from headrace.wire.parameters import RequestBody, parse
 
 LONG = "x" * 300_000

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from headrace.types import Thought
-from headrace.wire.items.encrypted_content import seal_thoughts
+from headrace.wire.items.build import seal_thoughts
 from tests.wire.samples import BOOKKEEPING, GENERATION, IMAGE, JSON_SCHEMA, SCHEMA, USER, Sample, plainly
 
 FUNCTION: dict[str, Any] = {"type": "function", "name": "f", "parameters": SCHEMA}

@@ -22,11 +22,11 @@ from headrace.wire import chat, completions, embeddings
 from headrace.wire.anthropic import request as anthropic
 from headrace.wire.anthropic.tables import uses_of_messages
 from headrace.wire.items import of_chat, references, resolved, to_items, to_messages
+from headrace.wire.limits import checked_volume
 from headrace.wire.parameters import parse, uses_of
 from headrace.wire.responses import body as responses
 from headrace.wire.responses.tables import uses_of_responses
 from headrace.wire.tables import CHAT
-from headrace.wire.volume import checked_volume
 
 N = 400
 MOST = 2.4  # times as much for twice the list

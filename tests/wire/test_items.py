@@ -13,13 +13,13 @@ from openai.types.responses import ResponseItem
 
 from headrace.collected import Choice, Reasoned, Spoken
 from headrace.errors import BadRequest, ItemNotFound, UnsupportedParameter
+from headrace.turns.dedupe import content_hash
 from headrace.types import Media, Message, Thought, ToolCall
 from headrace.wire import chat
 from headrace.wire.items import (
     Item,
     ItemBody,
     compaction,
-    content_hash,
     of_chat,
     of_choice,
     references,

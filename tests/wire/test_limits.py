@@ -22,6 +22,7 @@ from headrace.wire.chat import ChatBody
 from headrace.wire.completions import CompletionBody
 from headrace.wire.conversations import ConversationBody, ItemsBody
 from headrace.wire.embeddings import EmbeddingsBody
+from headrace.wire.limits import Volume, checked_volume
 from headrace.wire.metadata import MetadataBody
 from headrace.wire.ollama.created import CopyBody, CreateBody
 from headrace.wire.ollama.embeddings import EmbedBody, OllamaEmbeddingsBody
@@ -30,7 +31,6 @@ from headrace.wire.ollama.request import OllamaChatBody, OllamaGenerateBody
 from headrace.wire.parameters import parse
 from headrace.wire.responses.body import CompactBody, InputTokensBody, ResponseBody
 from headrace.wire.tokens import DetokenizeBody, TokenizeBody
-from headrace.wire.volume import Volume, checked_volume
 
 BODIES: tuple[type[BaseModel], ...] = (
     ChatBody, CompletionBody, EmbeddingsBody, ResponseBody, InputTokensBody, CompactBody, MessagesBody,

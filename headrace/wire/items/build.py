@@ -1,20 +1,25 @@
-"""Builds items from a model's answer and from a chat's messages."""
+"""Items: their types and ids, and building them from a model's answer and from a chat's messages.
+
+The member `encrypted_content` is opaque text that clients store and send back. Headrace only encodes it: the
+content is not secret to its caller, and not authenticated.
+"""
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import json
+import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, NotRequired
 
 from pydantic import Field
+from pydantic_core import from_json
 from typing_extensions import TypeAliasType, TypedDict
 
 from headrace.collected import Choice, Reasoned, Spoken
 from headrace.offload import check_wanted
 from headrace.types import Thought, ToolCall
-from headrace.wire.items.encrypted_content import seal_summary, seal_thoughts
-from headrace.wire.items.ids import PREFIXES, Type, new_id
-from headrace.wire.items.input_models import Status
 from headrace.wire.messages import (
     ChatMessage,
     FilePart,
@@ -28,6 +33,39 @@ from headrace.wire.messages import (
 )
 
 Item = TypeAliasType("Item", Mapping[str, Any])
+Status = Literal["in_progress", "completed", "incomplete"]
+Kind = Literal["resp", "msg", "fc", "fco", "ctc", "ctco", "rs", "cmp"]
+Type = Literal[
+    "message", "function_call", "function_call_output", "custom_tool_call", "custom_tool_call_output",
+    "reasoning", "compaction",
+]  # fmt: skip
+
+# type of item → prefix of its ids
+PREFIXES: dict[Type, Kind] = {
+    "message": "msg",
+    "function_call": "fc",
+    "function_call_output": "fco",
+    "custom_tool_call": "ctc",
+    "custom_tool_call_output": "ctco",
+    "reasoning": "rs",
+    "compaction": "cmp",
+}
+# types of items that hosted tools produce: stored and echoed, but not shown to a model
+HOSTED = (
+    "additional_tools", "apply_patch_call", "apply_patch_call_output", "code_interpreter_call",
+    "compaction_trigger", "computer_call", "computer_call_output", "configuration_update", "file_search_call",
+    "image_generation_call", "local_shell_call", "local_shell_call_output", "mcp_approval_request",
+    "mcp_approval_response", "mcp_call", "mcp_list_tools", "program", "program_output", "shell_call",
+    "shell_call_output", "tool_search_call", "tool_search_output", "web_search_call",
+)  # fmt: skip
+
+VERSION = 1
+# The first 15 bytes of what `_seal` encodes: what begins otherwise is not decoded, however long it is.
+BEGINNING = base64.b64encode(f'{{"headrace": {VERSION},'.encode()).decode()
+
+
+def new_id(kind: Kind) -> str:
+    return f"{kind}_{secrets.token_hex(24)}"
 
 
 class ReasoningPart(TypedDict):
@@ -163,3 +201,45 @@ def _part(role: str, part: Part) -> dict[str, Any]:
     assert isinstance(part, FilePart)
     name = {} if part.file.filename is None else {"filename": part.file.filename}
     return {"type": "input_file", "file_data": part.file.file_data, **name}
+
+
+def seal_thoughts(thoughts: Sequence[Thought]) -> str:
+    return _seal({"thoughts": [[thought.text, thought.signature, thought.redacted] for thought in thoughts]})
+
+
+def seal_summary(summary: str) -> str:
+    return _seal({"summary": summary})
+
+
+def thoughts_in(sealed: str | None) -> tuple[Thought, ...]:
+    """Decode thoughts; empty for text that another server wrote."""
+    try:
+        return tuple(
+            Thought(str(text), _string(signature), _string(redacted))
+            for text, signature, redacted in _opened(sealed).get("thoughts", ())
+        )
+    except (TypeError, ValueError):
+        return ()
+
+
+def summary_in(sealed: str) -> str | None:
+    """Decode a summary; None for text that another server wrote."""
+    return _string(_opened(sealed).get("summary"))
+
+
+def _string(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _seal(value: dict[str, Any]) -> str:
+    return base64.b64encode(json.dumps({"headrace": VERSION, **value}).encode()).decode()
+
+
+def _opened(sealed: str | None) -> dict[str, Any]:
+    if not sealed or not sealed.startswith(BEGINNING):
+        return {}
+    try:
+        value = from_json(base64.b64decode(sealed, validate=True))
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) and value.get("headrace") == VERSION else {}

@@ -9,9 +9,8 @@ from typing import Any
 from headrace import json_pieces
 from headrace.offload import check_wanted
 from headrace.types import Media, Message, Thought, ToolCall
-from headrace.wire.items.build import Item
-from headrace.wire.items.encrypted_content import summary_in, thoughts_in
-from headrace.wire.items.normalize import MIXED, medium
+from headrace.wire.items.build import Item, summary_in, thoughts_in
+from headrace.wire.items.input import MIXED, medium
 from headrace.wire.media import joined, mixed
 from headrace.wire.messages import Piece, in_order
 

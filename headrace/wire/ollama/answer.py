@@ -12,7 +12,7 @@ from typing_extensions import TypedDict
 
 from headrace.collected import Choice, Collected
 from headrace.dialects.anthropic import tool_input
-from headrace.text.nesting import Nesting
+from headrace.json_pieces import Nesting
 from headrace.types import (
     Event,
     Finished,

@@ -11,9 +11,7 @@ from pydantic_core import from_json
 
 from headrace.types import Thought
 from headrace.wire.chat import TokenLogprobBody
-from headrace.wire.items.build import ReasoningPart, thinking
-from headrace.wire.items.ids import PREFIXES, Type, new_id
-from headrace.wire.items.input_models import Status
+from headrace.wire.items.build import PREFIXES, ReasoningPart, Status, Type, new_id, thinking
 from headrace.wire.items.messages import CUSTOM_ARGUMENT
 from headrace.wire.responses import schemas
 

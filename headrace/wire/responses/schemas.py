@@ -10,8 +10,7 @@ from typing_extensions import TypedDict
 from headrace.dialects.openai import ResponseUsage
 from headrace.wire.activations import SteeringAnswer
 from headrace.wire.chat import TokenLogprobBody
-from headrace.wire.items.build import Item, ReasoningMembers, ReasoningPart
-from headrace.wire.items.input_models import Status
+from headrace.wire.items.build import Item, ReasoningMembers, ReasoningPart, Status
 
 ResponseStatus = Literal["queued", "in_progress", "completed", "incomplete", "failed", "cancelled"]
 

@@ -15,7 +15,7 @@ from headrace.wire.call_order import CallOrder, Content
 from headrace.wire.chat import token_logprobs
 from headrace.wire.generation import dump
 from headrace.wire.items import Item
-from headrace.wire.items.input_models import Status
+from headrace.wire.items.build import Status
 from headrace.wire.responses import schemas
 from headrace.wire.responses.body import LOGPROBS, SEALED, ResponseBody, includes
 from headrace.wire.responses.output import Call, CustomCall, Message, NamedEvent, OutputItem, Reasoning

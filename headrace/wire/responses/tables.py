@@ -9,8 +9,8 @@ from pydantic import BaseModel
 from headrace.features import Feature as F
 from headrace.features import Use, Uses
 from headrace.wire.elsewhere import EMPTY, NOTHING, equals
-from headrace.wire.items.encrypted_content import thoughts_in
-from headrace.wire.items.input_models import MessageItem, ReasoningItem
+from headrace.wire.items.build import thoughts_in
+from headrace.wire.items.input import MessageItem, ReasoningItem
 from headrace.wire.parameters import Parameter, Table, ignored, needs, ours, refused, sent, uses_of
 from headrace.wire.responses.body import (
     LOGPROBS,
