@@ -195,7 +195,8 @@ async def encoded(events: AsyncIterable[Event], encoder: Encoder) -> AsyncIterat
 class Reply:
     """How a generation is written. `encoder` writes a stream; None means one JSON answer, written by `whole`.
     `writer` frames the stream, `remark` returns a comment for its end. `names` translates the names of chat
-    completions' members into the endpoint's.
+    completions' members into the endpoint's. `is_steered`: a stream waits until its model is loaded: only a
+    loaded model knows the fingerprint, and what it refuses.
     """
 
     encoder: Callable[[ModelInfo], Encoder] | None
@@ -203,6 +204,7 @@ class Reply:
     writer: type[StreamWriter] = StreamWriter
     remark: Callable[[], str] = str
     names: Callable[[str], str] = str
+    is_steered: bool = False
 
 
 async def respond(
@@ -213,7 +215,7 @@ async def respond(
     """
     pool: Pool | None = http.app.state.pool
     async with in_time(http):
-        if pool is None or reply.encoder is None:
+        if pool is None or reply.encoder is None or reply.is_steered:
             generation: Generation | LiveStream = await starting
         else:  # the model may have to be loaded first
             generation = await _started(pool, starting, reply, reply.encoder, headers)

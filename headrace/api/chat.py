@@ -46,7 +46,8 @@ async def create_chat_completion(
 ) -> Response:
     body = await steered(http, caller, body, has_choices=True)
     more = (FUNCTIONS_USE,) if body.functions else ()
-    if body._steered is not None:
+    is_steered = body._steered is not None
+    if is_steered:
         more = (*body.steered.uses, *more)
     uses = await prepared(http, partial(uses_of, body, CHAT, strict=is_strict(http), more=more))
     request = replace(await prepared(http, partial(wire.to_request, body)), owner=caller.id)
@@ -61,19 +62,25 @@ async def create_chat_completion(
                 context_messages=http.app.state.config.conversations.context_messages,
             )  # fmt: skip
             starting = turn.start(gateway, request, provider, uses=uses)
-            return await _respond_and_store(http, starting, turn, headers)
+            return await _respond_and_store(http, starting, turn, headers, is_steered=is_steered)
         encoder = partial(wire.Chunks, body) if body.stream else None
-        reply = Reply(encoder, partial(wire.completion, body))
+        reply = Reply(encoder, partial(wire.completion, body), is_steered=is_steered)
         return await respond(http, gateway.start(request, provider, uses=uses), reply, headers)
     except BadRequest as exc:
         raise in_callers_terms(body, exc) from exc
 
 
 async def _respond_and_store(
-    http: Request, starting: Awaitable[Generation], turn: ChatTurn, headers: Mapping[str, str]
+    http: Request,
+    starting: Awaitable[Generation],
+    turn: ChatTurn,
+    headers: Mapping[str, str],
+    *,
+    is_steered: bool,
 ) -> Response:
     """The answer, or its error, with headers that say what of it is stored."""
-    reply = Reply(turn.chunks if turn.is_streamed else None, turn.completion, remark=turn.remark)
+    encoder = turn.chunks if turn.is_streamed else None
+    reply = Reply(encoder, turn.completion, remark=turn.remark, is_steered=is_steered)
     try:
         response = await respond(http, starting, reply, headers)
     except ServerError as exc:

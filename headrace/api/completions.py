@@ -37,5 +37,5 @@ async def create_completion(http: Request, caller: Caller, body: wire.Completion
     request = replace(await prepared(http, partial(wire.to_request, body)), owner=caller.id)
     gateway, provider = destination(http)
     encoder = partial(wire.Chunks, body) if body.stream else None
-    reply = Reply(encoder, partial(wire.completion, body))
+    reply = Reply(encoder, partial(wire.completion, body), is_steered=body._steered is not None)
     return await respond(http, gateway.start(request, provider, uses=uses), reply, {})

@@ -46,6 +46,7 @@ async def create_message(http: Request, caller: Caller, body: wire.MessagesBody)
         partial(answer.message, body=body),
         MessagesWriter,
         names=wire.endpoint_name,
+        is_steered=body._steered is not None,
     )
     gateway, provider = destination(http)
     return await respond(http, gateway.start(request, provider, uses=uses), reply, _headers())

@@ -325,6 +325,26 @@ def test_a_load_that_fails_late_is_an_error_in_the_stream() -> None:
         assert answer.text.endswith("data: [DONE]\n\n")
 
 
+@pytest.mark.parametrize(
+    ("path", "members"),
+    [
+        ("/v1/chat/completions", {}),
+        ("/v1/chat/completions", {"conversation": "new"}),
+        ("/v1/completions", {"messages": None, "prompt": "hi"}),
+        ("/v1/messages", {}),
+    ],
+)
+def test_a_steered_stream_waits_until_its_model_is_loaded(path: str, members: dict[str, Any]) -> None:
+    """Only a loaded model knows the fingerprint, which is a header, and what it refuses."""
+    models = Models()
+    models.load_s, models.faults["a"] = 1.2, ModelError("the file is damaged")
+    body = chat("a", stream=True, steering={"ops": []}, **members)
+    with scripted(models) as served:
+        refused = served.post(path, {name: value for name, value in body.items() if value is not None})
+        assert refused.status_code == 503, refused.text
+        assert "the file is damaged" in refused.text
+
+
 def test_the_deadline_of_a_request_counts_while_its_model_is_loaded() -> None:
     models = Models()
     models.load_s = 30
