@@ -196,7 +196,7 @@ class SAETraining:
             effects.append(effect(self._site, sae, feature, targets, norm, prompts))
             self._report("measuring features", len(effects), min(PLOTTED, len(shown)))
         contexts: dict[int, Contexts] = {
-            feature: contexts(usage, feature, texts, rows, self._decode) for feature in shown
+            feature: contexts_of(usage, feature, texts, rows, self._decode) for feature in shown
         }
         return Found(labels(lens, self._decode), shown, effects, contexts)
 
@@ -236,7 +236,7 @@ def effect(
     return Effect(feature, (first, second))
 
 
-def contexts(
+def contexts_of(
     quality: Quality, feature: int, texts: Sequence[Sequence[int]], rows: NDArray[np.int64], decode: Decode
 ) -> list[tuple[str, str, str]]:
     """The texts before, at and after the tokens with the feature's largest activations. `rows`: [tokens, 2]
