@@ -16,7 +16,7 @@ import aiohttp
 from headrace.backends.answer import AnswerBody, drain, is_heartbeat, object_in
 from headrace.backends.error_body import is_page
 from headrace.backends.refusals import LIMITS, hint, page
-from headrace.backends.relay_reader import TAIL, RelayReader, UsageScan, outline
+from headrace.backends.relay_reader import TAIL, USAGE, RelayReader, UsageScan, outline
 from headrace.backends.sse import MAX_LINE, ServerSentEvent, events_in
 from headrace.dialects.openai import DONE
 from headrace.dialects.values import Object, an_object, is_value, may_be_lax, strict, whole
@@ -62,10 +62,9 @@ async def relayed(
         answer_headers = _passed_on(response)
         answer_body = AnswerBody(upstream.provider, upstream.pieces(response))
         if request.is_streamed:
-            stream = Stream(reader, answer_body, until_content=until_content)
+            stream = Stream(reader, answer_body, until_content=until_content, hides_usage=request.adds_usage)
             await stream.begin()
-            rest = _without_usage(stream.rest()) if request.adds_usage else stream.rest()
-            yield Relayed(answer_headers, rest, stream.scan.usage, stream.is_over, ignored)
+            yield Relayed(answer_headers, stream.rest(), stream.scan.usage, stream.is_over, ignored)
         else:
             await answer_body.begin()
             pieces = answer_body.pieces
@@ -144,11 +143,15 @@ def _whole(raw: bytes) -> ServerSentEvent:
 
 
 class Stream:
-    """Relays a text/event-stream in pieces that are whole events. `scan` reads their usage."""
+    """Relays a text/event-stream in pieces that are whole events. `scan` reads their usage. `hides_usage`:
+    the chunk that has nothing else is left out.
+    """
 
-    def __init__(self, reader: RelayReader, answer_body: AnswerBody, *, until_content: bool) -> None:
+    def __init__(
+        self, reader: RelayReader, answer_body: AnswerBody, *, until_content: bool, hides_usage: bool = False
+    ) -> None:
         self.scan = UsageScan(reader.usage)
-        self._reader, self._until_content = reader, until_content
+        self._reader, self._until_content, self._hides_usage = reader, until_content, hides_usage
         self._answer_body = answer_body
         self._whole = self._cut()
         self._first: list[bytes] = []
@@ -184,8 +187,9 @@ class Stream:
         async for events in self._whole:
             if not (is_notable(events) or _has_heartbeat(events)):  # nearly all: they cost no more than this
                 if b'"usage"' in events:
-                    self.scan.saw(events)
-                yield events
+                    events = self._scanned(events)
+                if events:
+                    yield events
                 continue
             for passed in self._checked(events):
                 yield passed
@@ -211,6 +215,7 @@ class Stream:
         """Read a JSON body that came instead of a stream, and convert it."""
         body = self._answer_body
         raw = await self._reader.upstream.joined(body.pieces, beginning=body.beginning)
+        body.beginning = b""  # it is no piece of the stream
         if error := self._reader.error(_whole(raw)):
             raise error
         members = an_object(whole(raw))
@@ -249,12 +254,17 @@ class Stream:
                 error = exc
             if error is not None:
                 break
-        if passed:
-            joined = b"".join(passed)
-            self.scan.saw(joined)
-            yield joined
+        if shown := self._scanned(b"".join(passed)):
+            yield shown
         if error is not None:
             raise error
+
+    def _scanned(self, events: bytes) -> bytes:
+        """Read the usage in these events, and return those that the caller gets."""
+        self.scan.saw(events)
+        if not self._hides_usage or USAGE.search(events) is None:
+            return events
+        return b"".join(event for event in EVENT.findall(events) if not _is_usage(event))
 
     def _error_to_rewrite(self, sent: ServerSentEvent) -> ServerError | None:
         """An event's error, unless it can be relayed as it is."""
@@ -308,17 +318,8 @@ class Stream:
         return _as_utf8(events)
 
 
-async def _without_usage(stream: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Yield a stream without the chunk that has nothing but its usage."""
-    async for events in stream:
-        if b'"usage"' in events:
-            events = b"".join(event for event in EVENT.findall(events) if not _is_usage(event))
-        if events:
-            yield events
-
-
 def _is_usage(event: bytes) -> bool:
-    if b'"usage"' not in event:
+    if USAGE.search(event) is None:
         return False
     try:
         chunks = [an_object(whole(sent.data)) for sent in events_in(event)]

@@ -12,7 +12,7 @@ from time import perf_counter
 from typing import TypeVar
 
 from headrace.backend_types import Backend
-from headrace.callers import CALLER
+from headrace.callers import ANONYMOUS, CALLER
 from headrace.config import RouteConfig
 from headrace.errors import BadRequest, NotFound, ServerError
 from headrace.features import NO_USES, Uses
@@ -29,7 +29,7 @@ from headrace.gateway.lifetime import (
     Tally,
     Until,
 )
-from headrace.gateway.limits import Charge, Charging, Settling, answer_limit, is_limitable
+from headrace.gateway.limits import Charge, Charging, Settling, answer_limit, hides_usage, is_limitable
 from headrace.gateway.monitor import Monitor
 from headrace.gateway.routing import Plan, Router, Target, check_model
 from headrace.gateway.work import Embed, Generate, PassOn, Rerank, Wishes, Work, without_wishes
@@ -230,6 +230,8 @@ class Gateway:
         """
         tally = Tally(request.endpoint, request.model, request.owner, request.is_streamed)
         caller = CALLER.get()
+        # usage is counted for each key; without keys a stream is passed on as it was requested
+        request.adds_usage = caller.id != ANONYMOUS.id and hides_usage(request)
         with Metered(self._meter, tally), Admission(self.active, request.timeout_s, tally) as end:
             async with Settling(tally) as settling, Until(end, *ends, receive=receive):
                 target = plan.targets[0]

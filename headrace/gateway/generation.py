@@ -125,9 +125,11 @@ class AnswerMeter:
             self.tally.usage = usage if usage.is_known else None
             self.tally.longest = max(one.completion_tokens for one in self._usages.values())
         self.tally.end(error)
-        self.meter.record(self.tally)
-        if self.charge is not None:
-            await self.charge.settle(self.tally)
+        try:
+            if self.charge is not None:
+                await self.charge.settle(self.tally)
+        finally:
+            self.meter.record(self.tally)
 
 
 class Generation(AsyncIterator[Event]):

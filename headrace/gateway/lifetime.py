@@ -214,6 +214,7 @@ class Tally:
     code: str | None = None
     took_s: float = 0.0
     usage: Usage | None = None  # None: the provider reported none
+    assumed: Usage | None = None  # ... and what the key's limits count instead
     started: Started | None = None
     reasons: list[FinishReason] = field(default_factory=list)
     decode_s: list[float] = field(default_factory=list)

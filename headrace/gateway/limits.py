@@ -59,16 +59,15 @@ class Charge:
         """A request that failed here or at a provider costs nothing, nor does one that was not answered. One
         whose answer has begun, and whose usage is not known, costs what it has reserved.
         """
+        usage = tally.usage or Usage(0, 0)
         if tally.status in FAILED:
-            tokens = cost = 0
-        elif tally.usage is not None:
-            tokens = tally.usage.prompt_tokens + tally.usage.completion_tokens
-            cost = self._prices.cost(tally.provider or "", tally.served or "", tally.usage)
-        elif tally.began is not None:
-            tokens, cost = self._reserved.prompt + self.answer, self._reserved.cost(self.answer)
-        else:
-            tokens = cost = 0
-        await self._reservation.settle(tokens, cost)
+            usage = Usage(0, 0)
+        elif tally.usage is None and tally.began is not None:
+            usage = tally.assumed = Usage(self._reserved.prompt, self.answer)
+        tokens = usage.prompt_tokens + usage.completion_tokens
+        await self._reservation.settle(
+            tokens, self._prices.cost(tally.provider or "", tally.served or "", usage)
+        )
 
 
 class Settling:
@@ -150,7 +149,6 @@ class Charging:
         least = _least(caller, prompt, number, most)
         charge = await self._reserve(caller, self._demand(target, prompt, least * number, most * number))
         request.max_tokens = charge.answer // number
-        request.adds_usage = request.is_streamed and not _tells_usage(request)
         return charge
 
     def _demand(self, target: Target, prompt: int, least: int, most: int) -> Demand:
@@ -200,9 +198,12 @@ def is_limitable(request: RelayRequest, longest: int | None) -> bool:
     )
 
 
-def _tells_usage(request: RelayRequest) -> bool:
+def hides_usage(request: RelayRequest) -> bool:
+    """Whether a stream can be passed on with its usage added, which its caller has not requested."""
+    if not request.is_streamed or request.endpoint not in ("/chat/completions", "/completions"):
+        return False
     options = request.body.members.get("stream_options") or {}
-    return options.get("include_usage") is True
+    return isinstance(options, dict) and options.get("include_usage") is not True
 
 
 def _answer_tokens(

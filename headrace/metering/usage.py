@@ -56,11 +56,12 @@ class UsageMeter:
                 key = (tally.owner, "", "", day)
             sums = self._sums.setdefault(key, _Sums())
         sums.requests += 1
-        if tally.usage is not None:
-            sums.prompt_tokens += tally.usage.prompt_tokens
-            sums.completion_tokens += tally.usage.completion_tokens
-            sums.cached_tokens += tally.usage.cached_tokens
-            sums.cost += self._prices.cost(tally.provider, tally.served, tally.usage)
+        usage = tally.usage or tally.assumed
+        if usage is not None:
+            sums.prompt_tokens += usage.prompt_tokens
+            sums.completion_tokens += usage.completion_tokens
+            sums.cached_tokens += usage.cached_tokens
+            sums.cost += self._prices.cost(tally.provider, tally.served, usage)
 
     async def spent(self, key: str) -> tuple[int, int]:
         """The tokens that a key has used in its whole life, and their cost in billionths: those in the store

@@ -75,6 +75,41 @@ def test_a_stream_is_asked_for_its_usage_which_its_caller_does_not_get(
     eventually(lambda: ask(limited, own, max_tokens=10)[1] > LIMIT - 25 - 2 * 60)
 
 
+@pytest.mark.parametrize("is_json", [False, True])
+def test_the_stream_of_a_key_without_limits_is_counted_too(limited: Relays, is_json: bool) -> None:
+    made = limited.served.post("/v1/admin/keys", {"name": "free"}, headers=BOSS).json()
+    own = {"Authorization": f"Bearer {made['value']}"}
+    limited.provider.play(answer({**WHOLE, "usage": USAGE}) if is_json else STREAM)
+    body = json.dumps({"model": "up:m", "messages": HI, "stream": True}).encode()
+    status, _, content = limited.ask(CHAT, body, **own)
+    assert (status, b"usage" in content) == (200, False)
+    assert content.endswith(b"data: [DONE]\n\n")
+    assert limited.provider.posts[-1].body["stream_options"] == {"include_usage": True}
+    assert counted(limited, made["id"]) == (USAGE["prompt_tokens"], USAGE["completion_tokens"])
+
+
+def test_what_a_stream_without_usage_has_cost_is_in_the_usage(limited: Relays) -> None:
+    """Else a restart, which reads the budget's use from there, gives it back."""
+    limits = {"name": "b", "limits": {"total_tokens": LIMIT}}
+    made = limited.served.post("/v1/admin/keys", limits, headers=BOSS).json()
+    limited.provider.play(Answer(pieces=sse(CHUNK, STOP, "[DONE]")))
+    body = json.dumps({"model": "up:m", "messages": HI, "stream": True, "max_tokens": 30}).encode()
+    status, _, _ = limited.ask(CHAT, body, Authorization=f"Bearer {made['value']}")
+    assert (status, counted(limited, made["id"])[1]) == (200, 30)
+
+
+def counted(relay: Relays, id: str) -> tuple[int, int]:
+    """The tokens of prompts and answers in a key's usage."""
+
+    def results() -> list[dict[str, int]]:
+        page = relay.served.get(f"/v1/usage?api_key_id={id}", BOSS).json()
+        return page["data"][0]["results"] if page["data"] else []
+
+    eventually(lambda: bool(results()))
+    (found,) = results()
+    return found["input_tokens"], found["output_tokens"]
+
+
 def test_usage_beside_text_reaches_the_caller(limited: Relays) -> None:
     last = {**STOP, "usage": USAGE}
     limited.provider.play(Answer(pieces=sse({**CHUNK, "usage": None}, last, "[DONE]")))

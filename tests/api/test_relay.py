@@ -38,6 +38,7 @@ ODD = (
     ' "temperature":1.10, "model"\n: "%s", "service_tier":"flex","user":"u","metadata":{"model":"x"},'
     '"priority":3,"response_format":{"type":"json_schema","json_schema":{"name":"mine","schema":{}}},'
     '"tool_choice":{"type":"allowed_tools","allowed_tools":{}},"unheard_of":[1.0,1e5,null],"stream":%s,'
+    '"stream_options":{"include_usage":true},'
     '"a":"\\"model\\":1", "model":"%s"}\n'
 )
 PATHS = [
@@ -225,7 +226,8 @@ def test_cerebras_is_passed_on_where_only_its_limit_changes(
 ) -> None:
     pieces = sse(CHUNK, {**STOP, "time_info": {"queue_time": 0.1}}, "[DONE]")
     relay.provider.play(Answer(pieces=pieces))
-    body = {"model": "ce:m", "stream": True, "messages": HI, **members}
+    telling = {"stream_options": {"include_usage": True}}
+    body = {"model": "ce:m", "stream": True, "messages": HI, **telling, **members}
     status, _, raw = relay.ask(CHAT, json.dumps(body).encode())
     assert status == 200
     assert (raw == b"".join(pieces)) == (changed is not None)

@@ -93,7 +93,11 @@ class OpenAIBackend(Remote):
         self, request: RelayRequest, model: str, *, until_content: bool = False
     ) -> AbstractAsyncContextManager[Relayed]:
         path, correct = request.endpoint, partial(self._corrected, request, model)
-        reader = OpenAIRelayReader(self.upstream, path, request.body.members)
+        members = request.body.members
+        has_usage = (
+            request.adds_usage or an_object(members.get("stream_options")).get("include_usage") is True
+        )
+        reader = OpenAIRelayReader(self.upstream, path, members, has_usage=has_usage)
         return relayed(
             reader, request, correct, path=path, headers=request.headers, until_content=until_content
         )

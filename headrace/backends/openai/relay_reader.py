@@ -29,7 +29,9 @@ MAX_CHOICES = 4096  # bounds our bookkeeping; the provider decides about larger 
 
 
 class OpenAIRelayReader(RelayReader):
-    """A stream is complete with [DONE], or with a finish reason for each choice. `members`: the request's."""
+    """A stream is complete with [DONE], or with a finish reason for each choice. `has_usage`: it ends with
+    its usage.
+    """
 
     last = re.compile(rb"(?:^|[\r\n])data: ?\[DONE\]\s*$")
     last_word = b"[DONE]"
@@ -38,12 +40,14 @@ class OpenAIRelayReader(RelayReader):
 
     part = re.compile(rb'"choices"\s*:\s*(?:\[\s*[^\]\s]|\{)')
 
-    def __init__(self, upstream: Upstream, endpoint: str, members: Mapping[str, Any]) -> None:
+    def __init__(
+        self, upstream: Upstream, endpoint: str, members: Mapping[str, Any], *, has_usage: bool = False
+    ) -> None:
         super().__init__(upstream)
         self._is_chat, self._is_generation = endpoint == "/chat/completions", endpoint != "/embeddings"
         n = count(members.get("n")) or 1
         self._num_choices = min(n * num_prompts(members), MAX_CHOICES)
-        self._has_usage = an_object(members.get("stream_options")).get("include_usage") is True
+        self._has_usage = has_usage
         self._ended: set[int] = set()  # indexes of choices
 
     def usage(self, members: Object) -> Usage | None:
