@@ -23,8 +23,7 @@ from headrace.wire.completions import CompletionBody
 from headrace.wire.elsewhere import ADVICE, ELSEWHERE
 from headrace.wire.embeddings import EmbeddingsBody
 from headrace.wire.generation import StreamOptions
-from headrace.wire.ollama.embeddings import EmbedBody, OllamaEmbeddingsBody
-from headrace.wire.ollama.request import OllamaChatBody, OllamaGenerateBody
+from headrace.wire.ollama.request import EmbedBody, OllamaChatBody, OllamaEmbeddingsBody, OllamaGenerateBody
 from headrace.wire.ollama.tables import TABLES as OLLAMA
 from headrace.wire.parameters import Table
 from headrace.wire.tables import CHAT, COMPLETIONS, EMBEDDINGS

@@ -13,9 +13,9 @@ from headrace.api.request import Caller, Stored, name_ignored, prepared
 from headrace.api.routes import V1, route
 from headrace.store import Store
 from headrace.wire import conversations as wire
+from headrace.wire.conversations import MetadataBody
 from headrace.wire.items import Item, references, resolved
-from headrace.wire.metadata import MetadataBody
-from headrace.wire.pagination import LISTED, ListObject, listing
+from headrace.wire.pagination import LISTED, ListObject, list_object, listing, page_object
 
 router = APIRouter(tags=["conversations"], responses=RESPONSES)
 CONVERSATION = "/conversations/{conversation_id}"
@@ -61,7 +61,7 @@ async def list_conversations(
         if search is None
         else store.conversations.search(caller.id, search, **page)
     )
-    return wire.conversations(await found)
+    return page_object(await found, wire.conversation)
 
 
 @route(router, "GET", CONVERSATION, under=V1, summary="Retrieve a conversation")
@@ -114,7 +114,8 @@ async def create_items(
 ) -> ListObject[Item]:
     await name_ignored(http, response, body)
     items = await _resolved(store, caller.id, await prepared(http, partial(wire.new_items, body)))
-    return wire.items(await store.conversations.append(caller.id, id, items))
+    added = await store.conversations.append(caller.id, id, items)
+    return list_object([item.body for item in added], has_more=False)
 
 
 @route(
@@ -125,8 +126,7 @@ async def list_items(
     caller: Caller, store: Stored, id: ConversationId, query: NewestFirst
 ) -> ListObject[Item]:
     head = (await store.conversations.get(caller.id, id)).head
-    page = await store.items.page(caller.id, head, **query)
-    return wire.items(page.data, has_more=page.has_more)
+    return page_object(await store.items.page(caller.id, head, **query), lambda item: item.body)
 
 
 @route(router, "GET", CONVERSATION + "/items/{item_id}", under=V1, summary="Retrieve an item")

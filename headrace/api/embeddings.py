@@ -16,8 +16,8 @@ from headrace.api.routes import V1_AND_PROVIDERS, route
 from headrace.gateway.generation import TargetResult
 from headrace.gateway.lifetime import Until
 from headrace.offload import aside
+from headrace.wire import embeddings as ranking
 from headrace.wire import embeddings as wire
-from headrace.wire import rerank as ranking
 from headrace.wire.parameters import uses_of, with_named
 from headrace.wire.tables import EMBEDDINGS, RERANK
 
@@ -48,11 +48,11 @@ async def create_embeddings(http: Request, caller: Caller, body: wire.Embeddings
 async def rerank(http: Request, caller: Caller, body: ranking.RerankBody) -> Response:
     check_unsteered(http, body)
     uses = await prepared(http, partial(uses_of, body, RERANK, strict=is_strict(http)))
-    request = replace(await prepared(http, partial(ranking.to_request, body)), owner=caller.id)
+    request = replace(await prepared(http, partial(ranking.to_rerank_request, body)), owner=caller.id)
     gateway, provider = destination(http)
     async with Until(receive=http.receive):
         result = await gateway.rerank(request, provider, uses=uses)
-        write = partial(ranking.answer, body, result.info.id, result.value)
+        write = partial(ranking.rerank_answer, body, result.info.id, result.value)
         content = await aside(http.scope[SIZE], write)
     headers = {**_headers(result), METHOD: result.value.method}
     return Response(content, media_type="application/json", headers=headers)

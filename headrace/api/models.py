@@ -22,8 +22,8 @@ from headrace.gateway.routing import Candidate, check_model, full_name
 from headrace.pool import Pool
 from headrace.turns.presets import Presets
 from headrace.wire import models as wire
-from headrace.wire.anthropic import models as anthropics
-from headrace.wire.pool import DeletedModel
+from headrace.wire.anthropic import answer as anthropics
+from headrace.wire.models import DeletedModel
 
 router = APIRouter(tags=["models"], responses=RESPONSES)
 

@@ -27,7 +27,7 @@ from headrace.pool import Pool
 from headrace.types import Embeddings, EmbedRequest, GenerateRequest
 from headrace.wire.errors import OllamaErrorResponse, to_ollama_body
 from headrace.wire.generation import dump
-from headrace.wire.ollama import answer, embeddings
+from headrace.wire.ollama import answer
 from headrace.wire.ollama import request as wire
 from headrace.wire.ollama.models import LATEST
 from headrace.wire.ollama.tables import uses_of_chat, uses_of_embed, uses_of_generate
@@ -116,29 +116,29 @@ async def generate(http: Request, caller: Caller, body: wire.OllamaGenerateBody)
 
 @route(
     router, "POST", "/embed", under=API, summary="Embed texts, in Ollama's dialect",
-    answer=embeddings.EmbedAnswer,
+    answer=answer.EmbedAnswer,
 )  # fmt: skip
-async def embed(http: Request, caller: Caller, body: embeddings.EmbedBody) -> Response:
+async def embed(http: Request, caller: Caller, body: wire.EmbedBody) -> Response:
     began = time.perf_counter()
     check_unsteered(http, body)
     uses = await prepared(http, partial(uses_of_embed, body, strict=is_strict(http)))
     _keep_loaded(http, body)
-    found, headers = await _embedded(http, caller, embeddings.embed_request(body), uses)
+    found, headers = await _embedded(http, caller, wire.embed_request(body), uses)
     size = 0 if found is None else found.vectors.size * BYTES_PER_VALUE
-    content = await aside(size, partial(embeddings.embed_answer, body.model, found, began))
+    content = await aside(size, partial(answer.embed_answer, body.model, found, began))
     return Response(content, media_type="application/json", headers=headers)
 
 
 @route(
     router, "POST", "/embeddings", under=API, summary="Embed one text, in the older form",
-    answer=embeddings.EmbeddingsAnswer,
+    answer=answer.EmbeddingsAnswer,
 )  # fmt: skip
-async def embed_one(http: Request, caller: Caller, body: embeddings.OllamaEmbeddingsBody) -> Response:
+async def embed_one(http: Request, caller: Caller, body: wire.OllamaEmbeddingsBody) -> Response:
     check_unsteered(http, body)
     uses = await prepared(http, partial(uses_of_embed, body, strict=is_strict(http)))
     _keep_loaded(http, body)
-    found, headers = await _embedded(http, caller, embeddings.embeddings_request(body), uses)
-    return await answered(embeddings.embeddings_answer(found), headers)
+    found, headers = await _embedded(http, caller, wire.embeddings_request(body), uses)
+    return await answered(answer.embeddings_answer(found), headers)
 
 
 def _reply(

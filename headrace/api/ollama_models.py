@@ -27,7 +27,7 @@ from headrace.turns.presets import Presets
 from headrace.types import ModelCard, ModelInfo
 from headrace.wire.generation import dump
 from headrace.wire.ollama import models as wire
-from headrace.wire.ollama.created import CopyBody, CreateBody, checked_name, shown_created
+from headrace.wire.ollama.models import CopyBody, CreateBody, checked_name, shown_created
 from headrace.wire.ollama.tables import uses_of_create
 from headrace.wire.parameters import with_named
 

@@ -22,8 +22,7 @@ from headrace.wire.anthropic.tables import MESSAGES
 from headrace.wire.chat import ChatBody
 from headrace.wire.completions import CompletionBody
 from headrace.wire.embeddings import EmbeddingsBody
-from headrace.wire.ollama.embeddings import EmbedBody, OllamaEmbeddingsBody
-from headrace.wire.ollama.request import OllamaChatBody, OllamaGenerateBody
+from headrace.wire.ollama.request import EmbedBody, OllamaChatBody, OllamaEmbeddingsBody, OllamaGenerateBody
 from headrace.wire.ollama.tables import TABLES as OLLAMA
 from headrace.wire.parameters import Table
 from headrace.wire.responses.body import CompactBody, InputTokensBody, ResponseBody

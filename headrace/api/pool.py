@@ -26,7 +26,7 @@ from headrace.gateway.routing import check_model
 from headrace.pool import Entry, Pool
 from headrace.pool.entry import Hold
 from headrace.pool.pulls import SCHEMES, Pulls
-from headrace.wire import pool as wire
+from headrace.wire import models as wire
 from headrace.wire.generation import dump
 
 RESPONSES = {**ERRORS, 409: {"description": "It is locked (`model_locked`) or leased (`model_leased`)."}}

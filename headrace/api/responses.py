@@ -36,11 +36,10 @@ from headrace.gateway.lifetime import Until
 from headrace.turns.responses import Responses
 from headrace.turns.runs import Run
 from headrace.types import Finished, Started
-from headrace.wire import conversations
 from headrace.wire.generation import dump
 from headrace.wire.items import Item
 from headrace.wire.limits import whole
-from headrace.wire.pagination import ListObject, include
+from headrace.wire.pagination import ListObject, include, page_object
 from headrace.wire.parameters import with_named
 from headrace.wire.responses.body import (
     CompactBody,
@@ -180,7 +179,7 @@ async def cancel_response(http: Request, caller: Caller, id: str) -> Response:
 @route(router, "GET", "/responses/{id}/input_items", under=V1, summary="List the input items of a response")
 async def list_input_items(http: Request, caller: Caller, id: str, page: NewestFirst) -> ListObject[Item]:
     items = await _responses(http)[0].input_items(caller.id, id, **page)
-    return conversations.items(items.data, has_more=items.has_more)
+    return page_object(items, lambda item: item.body)
 
 
 @route(

@@ -4,26 +4,23 @@ from __future__ import annotations
 
 from headrace.api import (
     activations,
+    admin,
     chat,
     completions,
     conversations,
     embeddings,
     health,
-    keys,
     messages,
     models,
     ollama,
     ollama_models,
     pages,
     pool,
-    replicas,
     responses,
-    running,
     saes,
     steering,
     stored_completions,
     tokens,
-    usage,
     vectors,
     websocket,
 )
@@ -31,9 +28,9 @@ from headrace.api import (
 ROUTERS = tuple(
     resource.router
     for resource in (
-        chat, stored_completions, completions, responses, running, replicas, websocket, messages,
+        chat, stored_completions, completions, responses, admin, websocket, messages,
         conversations, embeddings, tokens,
         pool, models,  # `pool` before the routes of one model, whose ids may contain slashes
-        ollama, ollama_models, keys, usage, saes, vectors, steering, activations, health, pages,
+        ollama, ollama_models, saes, vectors, steering, activations, health, pages,
     )
 )  # fmt: skip

@@ -11,9 +11,9 @@ from headrace.api.listing import OldestFirst, described, query_of
 from headrace.api.request import Caller, Stored, name_ignored
 from headrace.api.routes import V1, route
 from headrace.wire import stored_completions as wire
+from headrace.wire.conversations import MetadataBody
 from headrace.wire.items import Item
-from headrace.wire.metadata import MetadataBody
-from headrace.wire.pagination import ListObject
+from headrace.wire.pagination import ListObject, page_object
 
 router = APIRouter(tags=["chat"], responses=RESPONSES)
 STORED = "/chat/completions/{completion_id}"
@@ -41,9 +41,10 @@ async def _filter(http: Request, response: Response) -> wire.Filter:
 async def list_completions(
     caller: Caller, store: Stored, filter: Annotated[wire.Filter, Depends(_filter)]
 ) -> ListObject[wire.StoredChatCompletion]:
-    return wire.completions(
-        await store.completions.page(caller.id, **filter.page, model=filter.model, metadata=filter.metadata)
+    page = await store.completions.page(
+        caller.id, **filter.page, model=filter.model, metadata=filter.metadata
     )
+    return page_object(page, wire.completion)
 
 
 @route(router, "GET", STORED, under=V1, summary="Retrieve a stored chat completion")
@@ -74,4 +75,4 @@ async def list_messages(
 ) -> ListObject[Item]:
     """Each message has an `id`, its text as `content`, and its parts, if any, as `content_parts`."""
     head = (await store.completions.get(caller.id, completion_id)).head
-    return wire.messages(await store.items.page(caller.id, head, **query))
+    return page_object(await store.items.page(caller.id, head, **query), wire.message)

@@ -169,7 +169,7 @@ keys = Table(
     Column("settings", Text, nullable=False),
 )
 
-# What each key has used of each model on each day (see usage.py).
+# What each key has used of each model on each day.
 usage = Table(
     "usage",
     metadata,

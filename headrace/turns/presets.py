@@ -12,7 +12,7 @@ from headrace.gateway.presets import Preset
 from headrace.models.references import ALIASES
 from headrace.store import Store, StoredPreset
 from headrace.turns.refreshed import Refreshed
-from headrace.wire.ollama.created import CreateBody, checked_name
+from headrace.wire.ollama.models import CreateBody, checked_name
 
 log = logging.getLogger(__name__)
 

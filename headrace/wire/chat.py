@@ -43,7 +43,7 @@ from headrace.wire.generation import (
 )
 from headrace.wire.messages import ConversationBody, to_conversation
 from headrace.wire.parameters import RequestBody
-from headrace.wire.token_logprobs import LEAST_LOGPROB
+from headrace.wire.token_logprobs import AlternativeLogprob, alternative_logprob
 
 
 class ConversationName(RequestBody):
@@ -64,12 +64,6 @@ class ChatBody(ConversationBody, GenerationBody):
     metadata: JsonObject | None = None
     conversation: str | ConversationName | None = None
     conversation_id: str | None = None
-
-
-class AlternativeLogprob(TypedDict):
-    token: str
-    logprob: float
-    bytes: list[int]
 
 
 class TokenLogprobBody(AlternativeLogprob):
@@ -250,17 +244,11 @@ def _logprobs_body(tokens: Sequence[TokenLogprob]) -> ChatLogprobs:
 def token_logprobs(tokens: Sequence[TokenLogprob]) -> list[TokenLogprobBody]:
     return [
         {
-            **_logprob(token.token, token.raw, token.logprob),
-            "top_logprobs": [_logprob(*alternative) for alternative in token.top],
+            **alternative_logprob(token.token, token.raw, token.logprob),
+            "top_logprobs": [alternative_logprob(*alternative) for alternative in token.top],
         }
         for token in tokens
     ]
-
-
-def _logprob(token: str, raw: bytes, logprob: float | None) -> AlternativeLogprob:
-    # JSON has no infinity, and some providers send no logprob
-    least = LEAST_LOGPROB if logprob is None else max(logprob, LEAST_LOGPROB)
-    return {"token": token, "logprob": least, "bytes": list(raw)}
 
 
 class Chunks:

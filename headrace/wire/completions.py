@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NotRequired
+from typing import Annotated, Literal, NotRequired
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 from typing_extensions import TypedDict
 
 from headrace.collected import Choice, Collected
@@ -27,16 +27,49 @@ from headrace.wire.forms import output_format, request_of
 from headrace.wire.generation import (
     GenerationBody,
     StreamUsage,
+    TokenId,
     UsageMember,
     dump,
     head,
     max_tokens,
     sampling,
 )
-from headrace.wire.prompts import Prompts, texts
+from headrace.wire.limits import MAX_PROMPTS, MAX_TOKENS, at_most
 from headrace.wire.token_logprobs import CompletionLogprobs, LogprobsWriter
 
 DEFAULT_MAX_TOKENS = 16  # OpenAI's
+
+Tokens = Annotated[list[TokenId], at_most(MAX_TOKENS, least=1)]
+
+
+def kind_of_list(value: object) -> str:
+    """The kind of a list, by its first element, so that an error is about the element that differs."""
+    if not isinstance(value, list):
+        return "string"
+    if value and isinstance(value[0], str):
+        return "strings"
+    return "lists" if value and isinstance(value[0], list) else "tokens"
+
+
+Prompts = Annotated[
+    Annotated[str, Tag("string")]
+    | Annotated[list[str], at_most(MAX_PROMPTS), Tag("strings")]
+    | Annotated[Tokens, Tag("tokens")]
+    | Annotated[list[Tokens], at_most(MAX_PROMPTS), Tag("lists")],
+    Discriminator(kind_of_list),
+]
+
+
+def texts(value: str | list[str] | list[int] | list[list[int]]) -> tuple[str | tuple[int, ...], ...]:
+    """The texts in order, each a string or a tuple of token ids."""
+    if isinstance(value, str):
+        return (value,)
+    tokens = tuple(item for item in value if isinstance(item, int))
+    if tokens:
+        return (tokens,)
+    return tuple(
+        item if isinstance(item, str) else tuple(item) for item in value if not isinstance(item, int)
+    )
 
 
 class CompletionBody(GenerationBody):

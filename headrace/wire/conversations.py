@@ -1,20 +1,21 @@
-"""The JSON of /v1/conversations."""
+"""The JSON of /v1/conversations, and the member `metadata`: pairs of strings that a caller attaches to a
+stored object.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
-from typing import Annotated, Literal
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 from typing_extensions import TypedDict
 
 from headrace.errors import BadRequest
-from headrace.store import Page, StoredConversation, StoredItem
+from headrace.store import StoredConversation, StoredItem
 from headrace.wire.items import Item, ItemBody, to_items
-from headrace.wire.limits import at_most
-from headrace.wire.metadata import Metadata
-from headrace.wire.pagination import ListObject, Query, list_object
+from headrace.wire.limits import SHOWN, Pairs, at_most
+from headrace.wire.pagination import Query
 from headrace.wire.parameters import RequestBody
 
 MAX_ITEMS = 20  # in one request
@@ -23,6 +24,30 @@ MAX_SEARCH, MAX_WORDS = 200, 8  # characters, and words
 ID = re.compile(r"conv_[A-Za-z0-9_-]{1,100}")
 
 Items = Annotated[list[ItemBody], at_most(MAX_ITEMS)]
+
+MAX_PAIRS, MAX_KEY, MAX_VALUE = 16, 64, 512
+
+
+def _check_metadata(pairs: dict[str, Any]) -> None:
+    for key, value in pairs.items():
+        param = f"metadata.{key[:SHOWN]}"
+        if len(key) > MAX_KEY:
+            raise BadRequest.at(param, f"a key has up to {MAX_KEY} characters")
+        if not isinstance(value, str) or len(value) > MAX_VALUE:
+            raise BadRequest.at(param, f"a value is a string of up to {MAX_VALUE} characters")
+
+
+Metadata = Annotated[
+    dict[str, str],
+    Pairs(MAX_PAIRS, _check_metadata),
+    Field(description=f"Up to {MAX_PAIRS} pairs; a key has up to {MAX_KEY} characters, a value {MAX_VALUE}."),
+]
+
+
+class MetadataBody(RequestBody):
+    """The body that replaces an object's metadata; null removes it."""
+
+    metadata: Metadata | None
 
 
 class ConversationBody(RequestBody):
@@ -101,14 +126,6 @@ def conversation(stored: StoredConversation) -> ConversationObject:
 
 def deleted(id: str) -> DeletedConversation:
     return {"id": id, "object": "conversation.deleted", "deleted": True}
-
-
-def conversations(page: Page[StoredConversation]) -> ListObject[ConversationObject]:
-    return list_object([conversation(stored) for stored in page.data], has_more=page.has_more)
-
-
-def items(data: Sequence[StoredItem], *, has_more: bool = False) -> ListObject[Item]:
-    return list_object([item.body for item in data], has_more=has_more)
 
 
 def export(stored: StoredConversation, path: Iterable[StoredItem]) -> ConversationExport:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Generic, Literal, TypeVar
 
 from typing_extensions import TypedDict
 
 from headrace.errors import BadRequest
+from headrace.store import Page
 
 Entry = TypeVar("Entry", bound=Mapping[str, Any])
+T = TypeVar("T")
 Order = Literal["asc", "desc"]
 Query = Sequence[tuple[str, str]]  # decoded pairs of name and value, in order
 
@@ -108,6 +110,10 @@ def check(query: Query) -> Query:
 def list_object(data: list[Entry], *, has_more: bool) -> ListObject[Entry]:
     ids = [entry["id"] for entry in data] or [""]
     return {"object": "list", "data": data, "first_id": ids[0], "last_id": ids[-1], "has_more": has_more}
+
+
+def page_object(page: Page[T], write: Callable[[T], Entry]) -> ListObject[Entry]:
+    return list_object([write(entry) for entry in page.data], has_more=page.has_more)
 
 
 def _limit(text: str | None, is_cut: bool) -> int:

@@ -11,11 +11,11 @@ from pydantic import TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from headrace.errors import BadRequest
-from headrace.store import Page, StoredCompletion, StoredItem
+from headrace.store import StoredCompletion, StoredItem
 from headrace.wire.chat import ChatBody, ChatCompletion
+from headrace.wire.conversations import MAX_PAIRS, Metadata
 from headrace.wire.items import Item
-from headrace.wire.metadata import MAX_PAIRS, Metadata
-from headrace.wire.pagination import LISTED, Listing, ListObject, Query, list_object, listing
+from headrace.wire.pagination import LISTED, Listing, Query, listing
 
 FILTERED = (*LISTED[:3], "model", "metadata")
 METADATA = TypeAdapter(Metadata)
@@ -73,21 +73,13 @@ def completion(stored: StoredCompletion) -> StoredChatCompletion:
     return cast(StoredChatCompletion, {**stored.body, "metadata": dict(stored.metadata)})
 
 
-def completions(page: Page[StoredCompletion]) -> ListObject[StoredChatCompletion]:
-    return list_object([completion(stored) for stored in page.data], has_more=page.has_more)
-
-
 def deleted(id: str) -> DeletedChatCompletion:
     return {"id": id, "object": "chat.completion.deleted", "deleted": True}
 
 
-def messages(page: Page[StoredItem]) -> ListObject[Item]:
-    return list_object([_message(item.body) for item in page.data], has_more=page.has_more)
-
-
-def _message(body: Item) -> Item:
+def message(item: StoredItem) -> Item:
     """A message with its text as `content` and its parts, if any, as `content_parts`."""
-    content = body.get("content")
+    content = item.body.get("content")
     parts = content if isinstance(content, list) else None
     text = content if parts is None else "".join(part.get("text", "") for part in parts)
-    return {"refusal": None, **body, "content": text, "content_parts": parts}
+    return {"refusal": None, **item.body, "content": text, "content_parts": parts}

@@ -1,4 +1,6 @@
-"""The logprobs of /v1/completions: four parallel lists with an entry for each token."""
+"""Logprobs of tokens. Chat, and Ollama's dialect, have an object for each token; /v1/completions has four
+parallel lists with an entry for each.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +14,18 @@ from typing_extensions import TypedDict
 from headrace.types import TokenLogprob
 
 LEAST_LOGPROB = -9999.0  # OpenAI's value for an impossible token; JSON has no infinity
+
+
+class AlternativeLogprob(TypedDict):
+    token: str
+    logprob: float
+    bytes: list[int]
+
+
+def alternative_logprob(token: str, raw: bytes, logprob: float | None) -> AlternativeLogprob:
+    # JSON has no infinity, and some providers send no logprob
+    least = LEAST_LOGPROB if logprob is None else max(logprob, LEAST_LOGPROB)
+    return {"token": token, "logprob": least, "bytes": list(raw)}
 
 
 class CompletionLogprobs(TypedDict):

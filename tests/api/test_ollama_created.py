@@ -18,7 +18,7 @@ from headrace.config import Config
 from headrace.errors import BadRequest
 from headrace.gateway.presets import Preset
 from headrace.types import Conversation, GenerateRequest, Message, Sampling, Texts
-from headrace.wire.ollama.created import CreateBody, checked_name
+from headrace.wire.ollama.models import CreateBody, checked_name
 from tests.conftest import FakeServer
 from tests.serving import Served
 

@@ -11,11 +11,10 @@ from pydantic import BaseModel
 from headrace.features import Uses
 from headrace.rerank_types import RerankRequest
 from headrace.types import EmbedRequest, GenerateRequest
-from headrace.wire import chat, completions, embeddings, rerank
+from headrace.wire import chat, completions, embeddings
 from headrace.wire.anthropic import request as messages
 from headrace.wire.anthropic.tables import uses_of_messages
 from headrace.wire.items import to_items
-from headrace.wire.ollama import embeddings as ollama_embeddings
 from headrace.wire.ollama import request as ollama
 from headrace.wire.ollama.tables import uses_of_chat, uses_of_embed, uses_of_generate
 from headrace.wire.parameters import parse, uses_of
@@ -69,13 +68,13 @@ BODIES: dict[str, tuple[type[BaseModel], Callable[[Any], Asked]]] = {
     "chat/completions": (chat.ChatBody, chat.to_request),
     "completions": (completions.CompletionBody, completions.to_request),
     "embeddings": (embeddings.EmbeddingsBody, embeddings.to_request),
-    "rerank": (rerank.RerankBody, rerank.to_request),
+    "rerank": (embeddings.RerankBody, embeddings.to_rerank_request),
     "responses": (responses.ResponseBody, _to_response_request),
     "messages": (messages.MessagesBody, messages.to_request),
     "/api/chat": (ollama.OllamaChatBody, ollama.chat_request),
     "/api/generate": (ollama.OllamaGenerateBody, ollama.generate_request),
-    "/api/embed": (ollama_embeddings.EmbedBody, ollama_embeddings.embed_request),
-    "/api/embeddings": (ollama_embeddings.OllamaEmbeddingsBody, ollama_embeddings.embeddings_request),
+    "/api/embed": (ollama.EmbedBody, ollama.embed_request),
+    "/api/embeddings": (ollama.OllamaEmbeddingsBody, ollama.embeddings_request),
 }
 USES_OF: dict[str, Callable[..., Uses]] = {
     "responses": uses_of_responses,

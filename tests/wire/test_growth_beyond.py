@@ -21,10 +21,9 @@ from headrace.text import adapting
 from headrace.text.structured.faults import UnsupportedSchema
 from headrace.text.structured.schema import json_grammar
 from headrace.types import Conversation, GenerateRequest, Message, Role, Sampling, Thought, Tool, ToolCall
-from headrace.wire import chat, conversations, rerank, tokens
+from headrace.wire import chat, conversations, embeddings, tokens
 from headrace.wire.anthropic import request as anthropic
 from headrace.wire.anthropic.tables import uses_of_messages
-from headrace.wire.ollama import embeddings as ollama_embeddings
 from headrace.wire.ollama import request as ollama
 from headrace.wire.parameters import parse
 from headrace.wire.responses import body as responses
@@ -90,10 +89,10 @@ def test_texts_tokens_documents_and_items() -> None:
     def raw(**members: object) -> bytes:
         return json.dumps({"model": "m", **members}).encode()
 
-    check(lambda n: parse(ollama_embeddings.EmbedBody, raw(input=["x"] * n)), ollama_embeddings.embed_request)
+    check(lambda n: parse(ollama.EmbedBody, raw(input=["x"] * n)), ollama.embed_request)
     check(
-        lambda n: parse(rerank.RerankBody, raw(query="q", documents=[{"text": "x"}, "y"] * (n // 2))),
-        rerank.to_request,
+        lambda n: parse(embeddings.RerankBody, raw(query="q", documents=[{"text": "x"}, "y"] * (n // 2))),
+        embeddings.to_rerank_request,
     )
     check(lambda n: parse(tokens.TokenizeBody, raw(messages=[USER] * n)), lambda body: body)
     check(lambda n: raw(tokens=[5] * n), lambda body: parse(tokens.DetokenizeBody, body))

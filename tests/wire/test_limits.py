@@ -20,14 +20,11 @@ from headrace.wire import limits, media
 from headrace.wire.anthropic.request import CountTokensBody, MessagesBody
 from headrace.wire.chat import ChatBody
 from headrace.wire.completions import CompletionBody
-from headrace.wire.conversations import ConversationBody, ItemsBody
+from headrace.wire.conversations import ConversationBody, ItemsBody, MetadataBody
 from headrace.wire.embeddings import EmbeddingsBody
 from headrace.wire.limits import Volume, checked_volume
-from headrace.wire.metadata import MetadataBody
-from headrace.wire.ollama.created import CopyBody, CreateBody
-from headrace.wire.ollama.embeddings import EmbedBody, OllamaEmbeddingsBody
-from headrace.wire.ollama.models import NameBody, PullBody, ShowBody
-from headrace.wire.ollama.request import OllamaChatBody, OllamaGenerateBody
+from headrace.wire.ollama.models import CopyBody, CreateBody, NameBody, PullBody, ShowBody
+from headrace.wire.ollama.request import EmbedBody, OllamaChatBody, OllamaEmbeddingsBody, OllamaGenerateBody
 from headrace.wire.parameters import parse
 from headrace.wire.responses.body import CompactBody, InputTokensBody, ResponseBody
 from headrace.wire.tokens import DetokenizeBody, TokenizeBody

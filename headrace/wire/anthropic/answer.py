@@ -1,9 +1,11 @@
-"""Writes neutral events in Anthropic's dialect: as one message, or as the events of a stream."""
+"""Writes neutral events in Anthropic's dialect: as one message, or as the events of a stream. Also
+its list of models: pages of 20 by default, before or after an id.
+"""
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -11,7 +13,7 @@ from typing_extensions import TypedDict
 
 from headrace.collected import Choice, Collected
 from headrace.dialects import anthropic as dialect
-from headrace.errors import ProviderError
+from headrace.errors import BadRequest, ProviderError
 from headrace.steering.types import Activations
 from headrace.types import (
     Event,
@@ -28,9 +30,13 @@ from headrace.types import (
 from headrace.wire.activations import NOTHING, SteeringAnswer, inside
 from headrace.wire.call_order import CallOrder, Content
 from headrace.wire.generation import dump
+from headrace.wire.limits import whole
+from headrace.wire.models import rfc3339
 from headrace.wire.steering import SteeringMembers
 
 Kind = Literal["text", "thinking", "tool_use"]
+
+USUAL, MOST = 20, 1000  # entries of a page
 
 
 class Caller(TypedDict):
@@ -268,3 +274,57 @@ def _thoughts(choice: Choice) -> Sequence[Thought]:
         return [Thought(choice.reasoning.removesuffix(signed)), *choice.thoughts]
     # signed and unsigned thoughts alternate: keep all text once, without the signatures
     return [Thought(choice.reasoning), *(thought for thought in choice.thoughts if thought.redacted)]
+
+
+def model(info: ModelInfo) -> dict[str, Any]:
+    return {
+        "type": "model",
+        "id": info.id,
+        "display_name": info.id,
+        "created_at": rfc3339(info.created),
+        "lifecycle": "active",
+        "line": None,
+        "max_input_tokens": info.max_model_len,
+        "max_tokens": info.max_model_len,
+        "capabilities": None,
+        "deprecated_at": None,
+        "retires_at": None,
+    }
+
+
+def page(infos: list[ModelInfo], query: Iterable[tuple[str, str]]) -> dict[str, Any]:
+    """A page of the list. `query`: names and values; unknown names are ignored. Raises BadRequest."""
+    requested = list(query)
+    values = dict(requested)
+    limit = _limit(values.get("limit"))
+    stages = {
+        stage for name, value in requested if name.rstrip("[]") == "lifecycle" for stage in value.split(",")
+    }
+    listed = infos if not stages or "active" in stages else []
+    if "before_id" in values:
+        end = _place(listed, values["before_id"], "before_id")
+        start = max(0, end - limit)
+        has_more = start > 0
+    else:
+        start = 0 if "after_id" not in values else _place(listed, values["after_id"], "after_id") + 1
+        end = min(len(listed), start + limit)
+        has_more = end < len(listed)
+    data = [model(info) for info in listed[start:end]]
+    first, last = (data[0]["id"], data[-1]["id"]) if data else (None, None)
+    return {"data": data, "first_id": first, "last_id": last, "has_more": has_more}
+
+
+def _limit(text: str | None) -> int:
+    if text is None:
+        return USUAL
+    limit = whole(text, 4)
+    if limit is not None and 1 <= limit <= MOST:
+        return limit
+    raise BadRequest.at("limit", f"a number from 1 to {MOST}")
+
+
+def _place(infos: list[ModelInfo], id: str, param: str) -> int:
+    found = next((index for index, info in enumerate(infos) if info.id == id), None)
+    if found is None:
+        raise BadRequest.at(param, f"there is no model {id[:200]!r} in the list")
+    return found

@@ -1,11 +1,12 @@
-"""Writes neutral events in Ollama's dialect: lines of JSON, the last of which has counts and durations."""
+"""Writes neutral events in Ollama's dialect: lines of JSON, the last of which has counts and durations,
+and vectors.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any, Generic, Literal, NotRequired, TypeVar, cast
 
 from typing_extensions import TypedDict
@@ -14,6 +15,7 @@ from headrace.collected import Choice, Collected
 from headrace.dialects.anthropic import tool_input
 from headrace.json_pieces import Nesting
 from headrace.types import (
+    Embeddings,
     Event,
     Finished,
     FinishReason,
@@ -28,8 +30,9 @@ from headrace.types import (
     Usage,
 )
 from headrace.wire.generation import dump
+from headrace.wire.models import rfc3339
 from headrace.wire.ollama.request import AnswerBody
-from headrace.wire.token_logprobs import LEAST_LOGPROB
+from headrace.wire.token_logprobs import AlternativeLogprob, alternative_logprob
 
 NANOSECONDS = 1_000_000_000
 DoneReason = Literal["stop", "length", "load", "unload", "content_filter"]
@@ -38,14 +41,8 @@ REASONS: dict[FinishReason, DoneReason] = {
 }  # fmt: skip
 
 
-class AlternativeToken(TypedDict):
-    token: str
-    logprob: float
-    bytes: list[int]
-
-
-class TokenOfAnswer(AlternativeToken):
-    top_logprobs: NotRequired[list[AlternativeToken]]
+class TokenOfAnswer(AlternativeLogprob):
+    top_logprobs: NotRequired[list[AlternativeLogprob]]
 
 
 class FunctionOfAnswer(TypedDict):
@@ -95,10 +92,6 @@ class GenerateAnswer(Line):
 
     response: str
     thinking: NotRequired[str]
-
-
-def now() -> str:
-    return datetime.now(UTC).isoformat().replace("+00:00", "Z")
 
 
 @dataclass(slots=True)
@@ -255,7 +248,7 @@ def _ns(duration_s: float) -> int:
 
 
 def _line(model: str, ended: Figures | None, logprobs: Sequence[TokenLogprob]) -> Line:
-    line: Line = {"model": model, "created_at": now(), "done": ended is not None}
+    line: Line = {"model": model, "created_at": rfc3339(time.time()), "done": ended is not None}
     if logprobs:
         line["logprobs"] = [_token(token) for token in logprobs]
     return {**line, **(ended or {})}
@@ -267,11 +260,37 @@ def _call(index: int, call: ToolCall) -> CallOfAnswer:
 
 
 def _token(token: TokenLogprob) -> TokenOfAnswer:
-    top = {"top_logprobs": [_alternative(*alternative) for alternative in token.top]} if token.top else {}
-    return cast("TokenOfAnswer", {**_alternative(token.token, token.raw, token.logprob), **top})
+    top = [alternative_logprob(*alternative) for alternative in token.top]
+    written = alternative_logprob(token.token, token.raw, token.logprob)
+    return cast("TokenOfAnswer", {**written, **({"top_logprobs": top} if top else {})})
 
 
-def _alternative(token: str, raw: bytes, logprob: float | None) -> AlternativeToken:
-    # JSON has no infinity, and some providers send no logprob
-    least = LEAST_LOGPROB if logprob is None else max(logprob, LEAST_LOGPROB)
-    return {"token": token, "logprob": least, "bytes": list(raw)}
+class EmbedAnswer(TypedDict):
+    model: str
+    embeddings: list[list[float]]
+    total_duration: int
+    prompt_eval_count: int
+
+
+class EmbeddingsAnswer(TypedDict):
+    embedding: list[float]
+
+
+def embed_answer(model: str, embeddings: Embeddings | None, began: float) -> bytes:
+    """The answer as JSON text, written vector by vector so that other threads run in between. None: there was
+    no text. `began`: when the request came, on the clock `perf_counter`.
+    """
+    vectors = () if embeddings is None else embeddings.vectors
+    rows = ",".join(dump({"v": vector.tolist()})[5:-1] for vector in vectors)
+    rest = dump(
+        {
+            "total_duration": int((time.perf_counter() - began) * NANOSECONDS),
+            "prompt_eval_count": 0 if embeddings is None else embeddings.prompt_tokens,
+        }
+    )
+    name = dump({"model": model})[:-1]
+    return f'{name},"embeddings":[{rows}],{rest[1:]}'.encode()
+
+
+def embeddings_answer(embeddings: Embeddings | None) -> EmbeddingsAnswer:
+    return {"embedding": [] if embeddings is None else embeddings.vectors[0].tolist()}

@@ -1,22 +1,33 @@
-"""The JSON of Ollama's lists and descriptions of models, and the bodies that name one."""
+"""The JSON of Ollama's lists and descriptions of models, and the bodies that name one: also those of
+/api/create and /api/copy, which make models of served ones, with a system message, first messages and
+parameters. What is stored of a created model is the body.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
+import re
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 from typing import Annotated, Any, Literal, NotRequired
 
 from pydantic import Field
 from typing_extensions import TypedDict
 
 from headrace.errors import BadRequest
-from headrace.types import ModelCard, ModelInfo
-from headrace.wire.parameters import RequestBody
+from headrace.types import Message, ModelCard, ModelInfo
+from headrace.wire.limits import MAX_MESSAGES, at_most
+from headrace.wire.models import rfc3339
+from headrace.wire.ollama.request import NO_OPTIONS, History, OllamaMessage, Options, sampling
+from headrace.wire.parameters import RequestBody, carried
 
 LATEST = ":latest"  # the tag that Ollama adds to names; ours have none
-FOR_EVER = timedelta(days=106_751)  # as Ollama writes it: the longest duration of its language
-LATEST_SECOND = 253_402_300_799  # the last one that RFC 3339 can write
+FOR_EVER_S = 106_751 * 86_400  # as Ollama writes it: the longest duration of its language
+
+NAME = re.compile(r"(?!.*\.\.)\w[\w./-]{0,127}(:[\w.-]{1,80})?", re.ASCII)
+MAX_LICENSES = 64
+MAX_CREATED = 1_000_000  # characters of system message, messages and licence together
 
 
 class NameBody(RequestBody):
@@ -125,7 +136,7 @@ def _tag(info: ModelInfo, card: ModelCard) -> Tag:
     tag: Tag = {
         "name": info.id,
         "model": info.id,
-        "modified_at": _time(info.created),
+        "modified_at": rfc3339(info.created),
         "digest": digest(info),
         "details": _details(info, card),
     }
@@ -138,13 +149,13 @@ def running(
     info: ModelInfo, card: ModelCard, *, memory_bytes: int | None = None, expires_in_s: float | None = None
 ) -> Running:
     """A loaded model. `expires_in_s`: seconds until it is unloaded; None: never."""
-    left = FOR_EVER if expires_in_s is None else timedelta(seconds=expires_in_s)
+    left_s = FOR_EVER_S if expires_in_s is None else expires_in_s
     entry: Running = {
         "name": info.id,
         "model": info.id,
         "digest": digest(info),
         "details": _details(info, card),
-        "expires_at": (datetime.now(UTC) + left).isoformat().replace("+00:00", "Z"),
+        "expires_at": rfc3339(time.time() + left_s),
         "size_vram": 0,
     }
     if memory_bytes is not None:
@@ -163,7 +174,7 @@ def shown(info: ModelInfo, card: ModelCard) -> Shown:
         "details": details,
         "model_info": _model_info(info, card, details["family"]),
         "capabilities": sorted(card.capabilities),
-        "modified_at": _time(info.created),
+        "modified_at": rfc3339(info.created),
     }
     if card.license is not None:
         description["license"] = card.license
@@ -203,6 +214,120 @@ def digest(info: ModelInfo) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _time(seconds: int) -> str:
-    moment = datetime.fromtimestamp(min(max(0, seconds), LATEST_SECOND), UTC)
-    return moment.isoformat().replace("+00:00", "Z")
+class CopyBody(RequestBody):
+    source: str
+    destination: str
+
+
+class CreateBody(NameBody):
+    """The body of POST /api/create. `model` becomes a name for what `from` serves."""
+
+    from_: str | None = Field(None, alias="from", description="A served model, or one that was created.")
+    system: str | None = None
+    parameters: Options | None = Field(None, description="By the names of `options`.")
+    messages: Annotated[list[OllamaMessage], at_most(MAX_MESSAGES)] | None = None
+    license: str | Annotated[list[str], at_most(MAX_LICENSES)] | None = None
+    stream: bool | None = True
+
+    @property
+    def base(self) -> str:
+        """The model that it is made of. Raises BadRequest."""
+        if not self.from_:
+            raise BadRequest.at(
+                "from", "a model is needed: nothing is made of files here, only of models that are served"
+            )
+        return self.from_
+
+    @property
+    def license_text(self) -> str | None:
+        return "\n\n".join(self.license) if isinstance(self.license, list) else self.license
+
+    def opening(self) -> tuple[Message, ...]:
+        """The messages that each conversation begins with. Raises BadRequest."""
+        history = History()
+        return tuple(history.message(index, one) for index, one in enumerate(self.messages or ()))
+
+    def sampling(self) -> dict[str, object]:
+        """The members of Sampling that the created model sets."""
+        unset = asdict(sampling(NO_OPTIONS))
+        return {
+            name: value for name, value in asdict(sampling(self.parameters)).items() if value != unset[name]
+        }
+
+    def foreign(self) -> dict[str, Any]:
+        """Parameters of other servers, unchanged."""
+        return carried(self.parameters or NO_OPTIONS)
+
+    def over(self, other: CreateBody) -> CreateBody:
+        """This, made of what the other one is made of, with its members where this one has none."""
+        own, others = _members(self), _members(other)
+        merged = {
+            **others,
+            **own,
+            "parameters": {**others.get("parameters", {}), **own.get("parameters", {})},
+        }
+        return CreateBody.model_validate({**merged, "from": other.base, "model": self.id})
+
+    def stored(self) -> dict[str, Any]:
+        """The body as it is stored. Raises BadRequest if it is too large."""
+        found = {**_members(self), "from": self.base}
+        if sum(map(len, _texts(found))) > MAX_CREATED:
+            raise BadRequest(
+                f"system, messages and license have more than {MAX_CREATED} characters", param="body"
+            )
+        return found
+
+    def modelfile(self) -> str:
+        """The same as Ollama's file."""
+        lines = [f"FROM {self.base}", *(f"PARAMETER {line}" for line in self.parameter_lines())]
+        if self.system:
+            lines.append(f'SYSTEM """{self.system}"""')
+        lines += [f'MESSAGE {one.role} """{one.content or ""}"""' for one in self.messages or ()]
+        return "\n".join(lines) + "\n"
+
+    def parameter_lines(self) -> Iterator[str]:
+        for name, value in _members(self).get("parameters", {}).items():
+            for one in value if isinstance(value, list) else [value]:
+                yield f"{name:<30} {one}"
+
+
+STORED = ("system", "parameters", "messages", "license")
+
+
+def _members(body: CreateBody) -> dict[str, Any]:
+    """The members that describe the model, as far as they are set."""
+    written = body.model_dump(mode="json", by_alias=True, exclude_none=True, include=set(STORED))
+    return {name: value for name, value in written.items() if value not in ("", [], {})}
+
+
+def checked_name(name: str, param: str) -> str:
+    """A name for a model, without `:latest`. Raises BadRequest."""
+    if not NAME.fullmatch(name):
+        raise BadRequest.at(param, f"{name[:100]!r} is no name: letters, digits and . _ - / : are")
+    return name.removesuffix(LATEST)
+
+
+def _texts(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for one in value.values() if isinstance(value, dict) else value:
+            yield from _texts(one)
+
+
+def shown_created(shown: Shown, body: CreateBody) -> Shown:
+    """The description of a model with what was created of it."""
+    described: Shown = {
+        **shown,
+        "modelfile": body.modelfile(),
+        "details": {**shown["details"], "parent_model": body.base},
+    }
+    if body.parameters is not None:
+        described["parameters"] = "\n".join(body.parameter_lines())
+    if body.system:
+        described["system"] = body.system
+    if body.messages:
+        described["messages"] = [one.model_dump(exclude_none=True) for one in body.messages]
+    if body.license_text:
+        described["license"] = body.license_text
+    return described

@@ -1,21 +1,48 @@
-"""The bodies of POST /api/chat and /api/generate, and their conversion to neutral requests."""
+"""The bodies of POST /api/chat, /api/generate, /api/embed and /api/embeddings, and their conversion to
+neutral requests. In this dialect arguments of calls are objects, images are base64 beside the text, and a
+call's result names its tool at most.
+"""
 
 from __future__ import annotations
 
 import math
 import re
+from collections import deque
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from headrace import json_pieces
 from headrace.errors import BadRequest
-from headrace.types import Conversation, Format, GenerateRequest, Message, Sampling, Texts, Tool, ToolChoice
+from headrace.offload import check_wanted
+from headrace.types import (
+    Conversation,
+    EmbedRequest,
+    Format,
+    GenerateRequest,
+    Media,
+    Message,
+    Sampling,
+    Texts,
+    Tool,
+    ToolCall,
+    ToolChoice,
+)
 from headrace.wire.forms import schema_form
 from headrace.wire.generation import INT64, LEAST_PENALTY, MOST_PENALTY, JsonObject, Stop
-from headrace.wire.limits import MAX_MESSAGES, MAX_STOP_SEQUENCES, MAX_TOOLS, at_most, shown
+from headrace.wire.limits import (
+    MAX_CALLS,
+    MAX_INPUTS,
+    MAX_MESSAGES,
+    MAX_PARTS,
+    MAX_STOP_SEQUENCES,
+    MAX_TOOLS,
+    at_most,
+    shown,
+)
+from headrace.wire.media import check_base64
 from headrace.wire.messages import wishes
-from headrace.wire.ollama.messages import History, Images, OllamaMessage, image
 from headrace.wire.parameters import RequestBody, carried
 from headrace.wire.tools import ToolBody, tools_of
 
@@ -23,6 +50,91 @@ SECONDS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6
 PIECE = re.compile(r"(\d{1,12}(?:\.\d{0,9})?)(h|ms|m|s|us|µs|ns)", re.ASCII)
 WHOLE = re.compile(r"[+-]?(?:\d{1,12}+(?:\.\d{0,9}+)?+(?:h|ms|m|s|us|µs|ns)?+)++", re.ASCII)
 Think = bool | Literal["low", "medium", "high", "max"]
+
+# how the base64 of an image begins → its media type
+BEGINNINGS = {"/9j/": "image/jpeg", "iVBORw0KGgo": "image/png", "R0lGOD": "image/gif", "UklGR": "image/webp"}
+Images = Annotated[list[str], at_most(MAX_PARTS)]
+
+
+class FunctionOfHistory(RequestBody):
+    name: str
+    arguments: JsonObject | str | None = Field(None, description="An object, or JSON text.")
+
+
+class CallOfHistory(RequestBody):
+    id: str | None = None
+    function: FunctionOfHistory
+
+
+class OllamaMessage(RequestBody):
+    role: Literal["system", "user", "assistant", "tool"]
+    content: str | None = None
+    thinking: str | None = None
+    images: Images | None = Field(None, description="In base64.")
+    tool_calls: Annotated[list[CallOfHistory], at_most(MAX_CALLS)] | None = None
+    tool_name: str | None = Field(None, description="Of a result: the tool that gave it.")
+    tool_call_id: str | None = None
+
+
+class History:
+    """Converts messages in order. A result without an id belongs to the first unanswered call of its name,
+    else to the first unanswered call.
+    """
+
+    def __init__(self) -> None:
+        self._unanswered: dict[str, ToolCall] = {}  # by id, in order
+        self._named: dict[str, deque[str]] = {}  # name → ids, of which some may be answered
+
+    def message(self, index: int, body: OllamaMessage) -> Message:
+        """Raises BadRequest."""
+        if index:
+            check_wanted()
+        calls = tuple(_call(f"{index}_{at}", call) for at, call in enumerate(body.tool_calls or ()))
+        if calls:
+            self._unanswered, self._named = {call.id: call for call in calls}, {}
+            for call in calls:
+                self._named.setdefault(call.name, deque()).append(call.id)
+        answered = self._answered(body) if body.role == "tool" else None
+        seen = [image(data, f"messages.{index}.images.{at}") for at, data in enumerate(body.images or ())]
+        text = body.content or ""
+        return Message(
+            body.role,
+            text,
+            name=body.tool_name,
+            tool_calls=calls,
+            tool_call_id=answered,
+            reasoning=body.thinking or None,
+            parts=(*([text] if text else []), *seen) if seen else (),
+        )
+
+    def _answered(self, body: OllamaMessage) -> str:
+        """The id of the call that a result belongs to."""
+        waiting = self._unanswered
+        if body.tool_call_id is not None:
+            waiting.pop(body.tool_call_id, None)
+            return body.tool_call_id
+        named = self._named.get(body.tool_name or "", deque())
+        while named and named[0] not in waiting:
+            named.popleft()
+        found = named[0] if named else next(iter(waiting), None)
+        if found is None:
+            return "call_unknown"
+        del waiting[found]
+        return found
+
+
+def image(data: str, param: str) -> Media:
+    """An image in base64. Raises BadRequest for anything else."""
+    media_type = next((kind for begin, kind in BEGINNINGS.items() if data.startswith(begin)), None)
+    if media_type is None:
+        raise BadRequest.at(param, "an image in base64 is needed: JPEG, PNG, GIF or WebP")
+    return Media("image", data=check_base64(data, param), media_type=media_type)
+
+
+def _call(number: str, body: CallOfHistory) -> ToolCall:
+    arguments = body.function.arguments
+    text = arguments if isinstance(arguments, str) else json_pieces.dumps(arguments or {})
+    return ToolCall(body.id or f"call_{number}", body.function.name, text or "{}")
 
 
 def _seconds(value: float | str | None) -> float | None:
@@ -225,3 +337,36 @@ def sampling(options: Options | None, *, logprobs: int | None = None, truncates:
         logprobs=logprobs,
         truncate_prompt_tokens=-1 if truncates else None,
     )
+
+
+class EmbedBody(ModelBody):
+    """The body of POST /api/embed. Without a text it only loads the model."""
+
+    input: str | Annotated[list[str], at_most(MAX_INPUTS)]
+    truncate: bool | None = None
+    dimensions: int | None = Field(None, ge=1, lt=INT64)
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        texts = (self.input,) if isinstance(self.input, str) else tuple(self.input)
+        return texts if any(texts) else ()
+
+
+class OllamaEmbeddingsBody(ModelBody):
+    """The body of POST /api/embeddings, for one text."""
+
+    prompt: str | None = ""
+
+
+def embed_request(body: EmbedBody) -> EmbedRequest:
+    return EmbedRequest(
+        body.model,
+        tuple(body.texts),
+        body.dimensions,
+        normalize=True,
+        truncate_prompt_tokens=-1 if body.truncate else None,
+    )
+
+
+def embeddings_request(body: OllamaEmbeddingsBody) -> EmbedRequest:
+    return EmbedRequest(body.model, (body.prompt or "",), normalize=True)

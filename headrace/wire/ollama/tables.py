@@ -8,9 +8,14 @@ from dataclasses import replace
 from headrace.features import Feature as F
 from headrace.features import Use, Uses
 from headrace.wire.elsewhere import ELSEWHERE, EMPTY, equals, without_master
-from headrace.wire.ollama.created import CreateBody
-from headrace.wire.ollama.embeddings import EmbedBody, OllamaEmbeddingsBody
-from headrace.wire.ollama.request import OllamaChatBody, OllamaGenerateBody, goes_on
+from headrace.wire.ollama.models import CreateBody
+from headrace.wire.ollama.request import (
+    EmbedBody,
+    OllamaChatBody,
+    OllamaEmbeddingsBody,
+    OllamaGenerateBody,
+    goes_on,
+)
 from headrace.wire.parameters import Table, ignored, needs, ours, refused, sent, uses_of
 from headrace.wire.tables import EXTENSION, GENERATION
 

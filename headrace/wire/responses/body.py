@@ -10,13 +10,12 @@ from pydantic import Field
 
 from headrace.errors import BadRequest
 from headrace.types import Conversation, Format, GenerateRequest, Message, TokenizeRequest
-from headrace.wire.conversations import check_id
+from headrace.wire.conversations import Metadata, check_id
 from headrace.wire.forms import output_format, request_of, schema_form
 from headrace.wire.generation import GenerationBody, JsonObject, max_tokens, sampling
 from headrace.wire.items import Item, ItemBody, to_messages
 from headrace.wire.limits import MAX_INCLUDED, MAX_MESSAGES, MAX_TOOLS, at_most, shown
 from headrace.wire.messages import wishes
-from headrace.wire.metadata import Metadata
 from headrace.wire.pagination import check_include
 from headrace.wire.parameters import RequestBody, advice_in
 from headrace.wire.responses.tools import AnyChoice, AnyTool, Offered, offered
