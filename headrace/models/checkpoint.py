@@ -31,6 +31,10 @@ ADAPTED = (
     "holds an adapter of {base}, and not that model: merge them, with peft's `merge_and_unload` and "
     "`save_pretrained`, and serve that folder"
 )
+# Quantizations that transformers cannot read. It knows the others by their `quant_method`.
+QUANTIZED = "is quantized {maker}, which is not read: get the original weights, or a GGUF file"
+MODELOPT = "hf_quant_config.json"
+BITSANDBYTES = ("load_in_8bit", "load_in_4bit")  # older than the name
 TWO_FACED, UNLIMITED = ("longrope", "su"), 2**31
 LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 USUAL_LENGTH = 8192  # the context of models that have no limit, as Mamba, or state none
@@ -50,10 +54,12 @@ def is_checkpoint(folder: Path) -> bool:
 def describe(folder: Path, *, name: str, reference: str) -> Model:
     """Describe the model in a folder. Raises ModelError, which names a missing file and how to get it."""
     files = weight_files(folder)
-    if not (folder / CONFIG).is_file():
-        if (folder / ADAPTER).is_file():
-            base = published.read(folder / ADAPTER).get("base_model_name_or_path")
-            raise ModelError(f"{folder} " + ADAPTED.format(base=str(base)[:200]))
+    has_config = (folder / CONFIG).is_file()
+    has_weights = not all(file.name.startswith("adapter_") for file in files)
+    if (folder / ADAPTER).is_file() and not (has_config and has_weights):
+        base = published.read(folder / ADAPTER).get("base_model_name_or_path")
+        raise ModelError(f"{folder} " + ADAPTED.format(base=str(base)[:200]))
+    if not has_config:
         raise ModelError(f"{folder} has no {CONFIG}: copy it from the original model")
     if not (folder / TOKENIZER).is_file():
         raise ModelError(
@@ -140,8 +146,15 @@ def _type(folder: Path) -> str | None:
     """How the weights are stored, as far as the configuration says it. Raises ModelError."""
     config = published.read(folder / CONFIG)
     quantized = config.get("quantization_config")
-    if isinstance(quantized, dict):
-        return str(quantized.get("quant_method", "quantized"))
-    if quantized is not None:
+    if quantized is not None and not isinstance(quantized, dict):
         raise ModelError(f"{folder / CONFIG} has a quantization_config that is no object")
+    members = quantized or {}
+    if "quant_method" in members or any(members.get(name) for name in BITSANDBYTES):
+        return str(members.get("quant_method", "bitsandbytes"))
+    if "quantization" in config:
+        raise ModelError(f"{folder} " + QUANTIZED.format(maker="by MLX"))
+    if "quant_algo" in members or (folder / MODELOPT).is_file():
+        raise ModelError(f"{folder} " + QUANTIZED.format(maker="by ModelOpt"))
+    if members:
+        raise ModelError(f"{folder} " + QUANTIZED.format(maker=f"in a way that {CONFIG} does not name"))
     return TYPES.get(str(config.get("dtype", config.get("torch_dtype"))))

@@ -83,6 +83,37 @@ def test_an_adapter_is_no_model(folder: Path, tmp_path: Path) -> None:
         prepare(str(folder), Cache(tmp_path))
 
 
+def test_an_adapter_with_the_configuration_of_its_model(folder: Path, tmp_path: Path) -> None:
+    write(folder / "adapter_config.json", {"base_model_name_or_path": "org/base", "peft_type": "LORA"})
+    assert prepare(str(folder), Cache(tmp_path)).name == "tiny-gemma"
+    (folder / "model.safetensors").rename(folder / "adapter_model.safetensors")
+    with pytest.raises(ModelError, match="holds an adapter of org/base, and not that model"):
+        prepare(str(folder), Cache(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("file", "members", "maker"),
+    [
+        ("config.json", {"quantization": {"group_size": 64, "bits": 4}}, "by MLX"),
+        ("config.json", {"quantization": {"bits": 4}, "quantization_config": {"bits": 4}}, "by MLX"),
+        ("config.json", {"quantization_config": {"quant_algo": "NVFP4"}}, "by ModelOpt"),
+        ("config.json", {"quantization_config": {"bits": 4}}, "in a way that config.json does not name"),
+        ("hf_quant_config.json", {"quantization": {"quant_algo": "FP8"}}, "by ModelOpt"),
+    ],
+)
+def test_quantizations_that_are_not_read_are_named(
+    file: str, members: dict[str, object], maker: str, folder: Path, tmp_path: Path
+) -> None:
+    write(folder / file, members)
+    with pytest.raises(ModelError, match=f"is quantized {maker}, which is not read: get the original"):
+        prepare(str(folder), Cache(tmp_path))
+
+
+def test_older_names_of_a_quantization(folder: Path, tmp_path: Path) -> None:
+    write(folder / "config.json", {"quantization_config": {"load_in_4bit": True}})
+    assert prepare(str(folder), Cache(tmp_path)).quantization == "bitsandbytes"
+
+
 def test_sizes_that_a_folder_of_gemma_3_leaves_out(folder: Path, tmp_path: Path) -> None:
     """Those that see images state them nowhere."""
     (folder / "config.json").write_text(

@@ -126,16 +126,14 @@ def _reference(decoder: Decoder, name: str, damage: Callable[[], str]) -> selfte
 
 
 def _tried(build: Callable[[], Runner], expected: selftest.Reference) -> Runner | str:
-    """The runner, if it gives what is expected; else why it is not used. An error that is not foreseen may be
-    our own: it is logged with its traceback.
-    """
+    """The runner, if it gives what is expected; else why it is not used."""
     try:
         runner = build()
         difference = selftest.difference(runner, expected)
     except NotPageable as exc:
         return str(exc)
     except Exception as exc:  # the model's own, of whatever kind
-        log.warning("the self-test failed", exc_info=True)
+        log.debug("the self-test failed", exc_info=True)
         return f"{type(exc).__name__}: {' '.join(str(exc).split())[:200]}"
     if difference <= expected.tolerance:
         return runner
