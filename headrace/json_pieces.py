@@ -90,3 +90,36 @@ class Nesting:
         elif mark in "}]":
             self._depth -= 1
             self.is_closed = self.is_closed or (self._depth == 0 and mark == "}")
+
+
+class Objects:
+    """Splits lines into JSON objects, which may take several lines or share one. What is between them, as the
+    brackets and commas of a list, is left out.
+    """
+
+    def __init__(self) -> None:
+        self._held: list[str] = []  # the lines of an object that has not ended
+        self._depth, self._is_quoted = 0, False
+
+    @property
+    def is_open(self) -> bool:
+        return self._depth > 0
+
+    def push(self, line: str) -> list[str]:
+        """Return the objects that end in this line."""
+        found, start = list[str](), 0
+        for match in MARKS.finditer(line):
+            mark = match.group()
+            if mark == '"' or self._is_quoted:
+                self._is_quoted = self._depth > 0 and self._is_quoted != (mark == '"')
+            elif mark == "{" or (mark == "[" and self._depth):
+                start = start if self._depth else match.start()
+                self._depth += 1
+            elif mark in "}]" and self._depth:
+                self._depth -= 1
+                if not self._depth:
+                    found.append("".join([*self._held, line[start : match.end()]]))
+                    self._held = []
+        if self._depth:
+            self._held.append(line[start:] + "\n")
+        return found

@@ -7,19 +7,20 @@ from __future__ import annotations
 import asyncio
 import codecs
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Any, Protocol, TypeVar
 
 from headrace.backends.http import Upstream
 from headrace.backends.refusals import page
-from headrace.backends.sse import ServerSentEvent, events
-from headrace.dialects.values import Object, parsed
+from headrace.backends.sse import ServerSentEvent, events, events_in
+from headrace.dialects.values import Object, dumped, is_value, objects, parsed
 from headrace.errors import ProviderError, ServerError
 from headrace.types import Event
 
 BOM = codecs.BOM_UTF8
 BLANK = b" \t\r\n\xef\xbb\xbf"  # may precede either form: white space, a byte order mark
+PIECE = re.compile(rb'"delta"\s*:\s*[{"n]')  # in a chunk of a stream, and in no whole answer
 FAILED = re.compile("error|exception|fail", re.IGNORECASE)  # in a line of text that is no heartbeat
 USAGE_S = 2.0  # wait for the usage after the last finish reason
 END_S = 0.05  # wait for the end of a finished answer, after which its connection can be reused
@@ -140,12 +141,21 @@ class AnswerBody:
                 return
             self.beginning = self.beginning[-4:]  # there may be a lot of white space
 
-    async def whole(self) -> AsyncGenerator[bytes, None]:
-        """Yield the whole body, from its first byte."""
-        if self.beginning:
-            yield self.beginning
-        async for piece in self.pieces:
-            yield piece
+    def rewrite(self, framed: Callable[[ServerSentEvent], bytes]) -> None:
+        """Have each event of the stream written again by `framed`."""
+        found, self.beginning = events(self.whole()), b""
+        self.pieces = (framed(sent) async for sent in found)
+
+    def whole(self) -> AsyncGenerator[bytes, None]:
+        """The whole body, from its first byte."""
+        return _whole(self.beginning, self.pieces)
+
+
+async def _whole(beginning: bytes, pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+    if beginning:
+        yield beginning
+    async for piece in pieces:
+        yield piece
 
 
 async def events_of(
@@ -155,12 +165,27 @@ async def events_of(
     answer_body = AnswerBody(upstream.provider, pieces)
     await answer_body.begin()
     if answer_body.is_json:
-        raw = await upstream.joined(pieces, beginning=answer_body.beginning)
-        yield ServerSentEvent("", raw.decode(errors="replace"), is_whole=True)
+        for sent in sents_of(await upstream.joined(pieces, beginning=answer_body.beginning)):
+            yield sent
         return
     async with aclosing(answer_body.whole()) as whole, aclosing(events(whole)) as found:
         async for sent in found:
             yield sent
+
+
+def sents_of(raw: bytes) -> list[ServerSentEvent]:
+    """Return a body that begins as JSON as one event, which is the whole answer, or, if it has the events of
+    a stream instead, as lines or as a list, those.
+    """
+    first, _, rest = raw.strip().partition(b"\n")
+    if rest and is_value(first.decode(errors="replace")):
+        return events_in(raw)
+    text = raw.decode(errors="replace")
+    if first[:1] == b"[" and is_value(text):
+        found = objects(parsed(text))
+        if len(found) > 1:
+            return [ServerSentEvent("", dumped(each)) for each in found]
+    return [ServerSentEvent("", text, is_whole=PIECE.search(raw) is None)]
 
 
 def is_heartbeat(data: str) -> bool:

@@ -131,15 +131,17 @@ class CallAssembler:
         call.is_named_again = bool(piece.name) and call.nesting.is_closed and not piece.arguments.strip()
         yield from self._write(call, piece)
 
-    def end(self) -> Iterator[ToolCallDelta]:
-        """Yield the rest of the arguments. Raises ProviderError for a call with arguments but no name."""
+    def end(self, missing: str = "") -> Iterator[ToolCallDelta]:
+        """Yield the rest of the arguments, `missing` for a call without any. Raises ProviderError for a call
+        with arguments but no name.
+        """
         for call in self._calls:
             yield from self._start(call)
             rest = call.halves.end()
             if call.number is None and any(piece.strip() for piece in call.pieces):
                 raise ProviderError(f"{self._provider} sent arguments of a call without its name")
             if not any(call.pieces):
-                rest = call.default
+                rest = call.default or missing
             if rest and call.number is not None:
                 yield ToolCallDelta(self._choice, call.number, rest)
 

@@ -120,7 +120,8 @@ class ChoiceAssembler:
             yield ReasoningDelta(self._index, rest)
         if rest := self._text.end():
             yield TextDelta(self._index, rest)
-        yield from self._calls.end()
+        is_cut = finish_reason(self.reason or "", has_calls=True) == "length"
+        yield from self._calls.end("" if is_cut else "{}")
 
     def set_reason(self, reason: str) -> None:
         """Record why the choice ended. Raises ProviderError for a reason that reports a failure."""

@@ -13,13 +13,13 @@ from functools import partial
 
 import aiohttp
 
-from headrace.backends.answer import AnswerBody, drain, is_heartbeat, object_in
+from headrace.backends.answer import AnswerBody, drain, is_heartbeat, object_in, sents_of
 from headrace.backends.error_body import is_page
 from headrace.backends.refusals import LIMITS, hint, page
 from headrace.backends.relay_reader import TAIL, USAGE, RelayReader, UsageScan, outline
 from headrace.backends.sse import MAX_LINE, ServerSentEvent, events_in
 from headrace.dialects.openai import DONE
-from headrace.dialects.values import Object, an_object, is_value, may_be_lax, strict, whole
+from headrace.dialects.values import Object, an_object, is_value, may_be_lax, strict, valid_value, whole
 from headrace.errors import ProviderError, ServerError
 from headrace.finite import dumps
 from headrace.offload import aside
@@ -102,11 +102,12 @@ def as_json(raw: bytes, reader: RelayReader, *, is_json: bool) -> tuple[bytes, U
     """Return a JSON body unchanged, and a stream that came instead as a JSON body, with its usage. Raises
     ServerError for an error, and for a body that is neither.
     """
-    if not is_json:
-        sents = events_in(raw)
-        if any(not is_heartbeat(sent.data) for sent in sents):
-            raw = reader.folded(sents)
+    sents = sents_of(raw) if is_json else events_in(raw)
+    if any(not (sent.is_whole or is_heartbeat(sent.data)) for sent in sents):
+        raw = reader.folded(sents)
     sent, members = _members(raw, reader.provider)
+    if raw.lstrip()[:1] == b"[":
+        raw = dumps(members).encode()
     if error := reader.error_in(sent, members):
         raise error
     reader.check_whole(members, is_outline=len(raw) > MAX_READ)
@@ -167,8 +168,10 @@ class Stream:
         """
         await self._answer_body.begin()
         if self._answer_body.is_json:
-            self._first = [await self._unfolded()]
+            self._first = await self._unfolded()
             return
+        if self._reader.is_odd(self._answer_body.beginning):
+            self._answer_body.rewrite(self._reader.framed)
         size = 0
         async for events in self._whole:
             self._first.append(events)
@@ -211,18 +214,20 @@ class Stream:
                 return not self._until_content or self._reader.has_content(sent)
         return False
 
-    async def _unfolded(self) -> bytes:
+    async def _unfolded(self) -> list[bytes]:
         """Read a JSON body that came instead of a stream, and convert it."""
         body = self._answer_body
-        raw = await self._reader.upstream.joined(body.pieces, beginning=body.beginning)
+        sents = sents_of(await self._reader.upstream.joined(body.pieces, beginning=body.beginning))
         body.beginning = b""  # it is no piece of the stream
-        if error := self._reader.error(_whole(raw)):
+        if error := next(filter(None, map(self._reader.error, sents)), None):
             raise error
-        members = an_object(whole(raw))
+        if not sents[0].is_whole:
+            return [self._valid(self._reader.framed(sent)) for sent in sents]
+        members = object_in(self._reader.provider, sents[0]) or {}
         self._reader.check_whole(members)
-        frames = self._reader.unfolded(members)
+        frames = self._reader.unfolded(valid_value(members))
         self._reader.has_part = self._reader.is_over = True
-        return frames
+        return [frames]
 
     def _not_a_stream(self, raw: bytes) -> ServerError:
         """The error for a JSON or HTML body that came instead of a stream: its own error, if it has one."""

@@ -19,6 +19,8 @@ from headrace.types import Usage
 
 # This cannot match inside a JSON string, where a backslash precedes every quote.
 USAGE = re.compile(rb'"usage"\s*:\s*(?=\{)')
+# two fields in one line, or two events without an empty line between them
+ODD_FRAME = re.compile(rb"data: ?data:|\}[ \t]*(?:\r\n|\r|\n)(?:data:|event:|\Z)")
 MAX_USAGE = 4096  # bytes
 TAIL = 256  # bytes at the end of some events that are searched for the last one
 MAX_VALUE = 2**16  # bytes of a member's value that is parsed
@@ -61,6 +63,16 @@ class RelayReader(ABC):
         """Whether the last of these events is the last one of a stream."""
         start = max(0, len(events) - TAIL)
         return events.find(self.last_word, start) >= 0 and self.last.search(events, start) is not None
+
+    def is_odd(self, beginning: bytes) -> bool:
+        """Whether a stream that begins so is framed in a way that clients cannot read."""
+        return ODD_FRAME.search(beginning) is not None
+
+    def framed(self, sent: ServerSentEvent) -> bytes:
+        """Write an event as clients read it."""
+        name = f"event: {sent.event}\n" if sent.event else ""
+        data = sent.data.replace("\n", " ")  # between values of JSON
+        return f"{name}data: {data}\n\n".encode(errors="replace")
 
     def error(self, sent: ServerSentEvent) -> ServerError | None:
         """Return the error that an event reports, if any. Raises ProviderError if it is no JSON object."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass, field, replace
 
+from headrace.dialects.values import is_value
 from headrace.errors import ProviderError
 
 MAX_LINE = 16 * 2**20  # bytes of one event
@@ -86,8 +87,11 @@ class _Events:
             return ServerSentEvent("", line, is_bare=True)
         field, _, value = line.partition(":")
         value = value.removeprefix(" ")
+        if field == "data" and value.startswith("data:"):  # some proxies frame a stream a second time
+            value = value.removeprefix("data:").lstrip()
         if field == "error" and value and not self._data:  # as older versions of llama.cpp write it
             return ServerSentEvent("error", value, is_bare=True)
+        before = self.end() if self._is_another(field, value) else None
         if field == "event":
             self._event = value
         elif field == "data":
@@ -95,7 +99,16 @@ class _Events:
             self._size += len(value) + 1
             if self._size > MAX_LINE:
                 raise ProviderError("a provider sent an event without an end")
-        return None
+        return before
+
+    def _is_another(self, field: str, value: str) -> bool:
+        """Whether a line begins the next event, though no empty line ended the last one, as with some
+        providers. Only the second line of an event is looked at: values of several lines are parsed once.
+        """
+        if len(self._data) != 1 or not self._data[0].startswith("{"):
+            return False
+        may_be = field == "event" or (field == "data" and value.startswith(("{", "[DONE]")))
+        return may_be and is_value(self._data[0])
 
     def end(self) -> ServerSentEvent | None:
         sent = ServerSentEvent(self._event, "\n".join(self._data)) if self._data else None

@@ -57,6 +57,27 @@ def choice(**members: Any) -> Any:
 
 
 CALLED, BOTH = called(A), called(A, B)
+HEL_LO = [says("Hel"), says("lo"), chunk(reason="stop")]
+
+
+def each(before: bytes, values: list[Any], after: bytes) -> list[bytes]:
+    """Values as JSON, each between the same bytes."""
+    return [before + json.dumps(value).encode() + after for value in values]
+
+
+# streams that are framed as no client reads them
+FRAMES = {
+    "G15 lines of JSON": each(b"", HEL_LO, b"\n"),
+    "G15 lines of JSON and [DONE]": [
+        *each(b"", [says("Hel")], b"\n\n"),
+        *each(b"", HEL_LO[1:], b"\n"),
+        b"[DONE]",
+    ],
+    "G15 a list of chunks": [json.dumps(HEL_LO, indent=1).encode()],
+    "G15 framed twice": [*each(b"data: data: ", HEL_LO, b"\n\n"), b"data: data: [DONE]\n\n"],
+    "G15 no empty lines": [*each(b"data: ", HEL_LO, b"\n"), b"data: [DONE]\n"],
+    "G15 names, no empty lines": [*each(b"event: x\ndata:", HEL_LO, b"\r\n"), b"data: [DONE]\n\n"],
+}
 HALVES = raw(
     r'{"choices":[{"index":0,"delta":{"content":"A\ud83d"}}]}',
     r'{"choices":[{"index":0,"delta":{"content":"\ude00B"},"finish_reason":"stop"}]}',
@@ -296,6 +317,24 @@ HABITS: dict[str, tuple[list[bytes], Any]] = {
     "G9 no object around the name": (
         sse(chunk({"tool_calls": [{"id": "a", "name": "weather", "arguments": WHERE}]}), *ends()), CALLED,
     ),
+    "G9 calls by their index": (
+        sse(
+            chunk({"tool_calls": {
+                "0": {"id": "a", "function": {"name": "weather", "arguments": WHERE}},
+                "1": {"id": "b", "function": {"name": "time", "arguments": WHEN}},
+            }}), *ends(),
+        ), BOTH,
+    ),
+    "G9 a call without arguments": (
+        sse(piece(0, None, "weather", "a"), *ends()), called(["weather", "{}"]),
+    ),
+    "G9 a call whose arguments are null": (
+        sse(chunk({"tool_calls": [{"id": "a", "function": {"name": "time", "arguments": None}}]}), *ends()),
+        called(["time", "{}"]),
+    ),
+    "G15 calls as lines of JSON": (
+        each(b"", [piece(0, WHERE, "weather", "a"), chunk(reason="tool_calls")], b"\n"), CALLED,
+    ),
     "G18 data with nothing": (
         [*sse(says("Hel")), b"data:\n\ndata: \n\ndata\n\n", *sse(says("lo"), *ends())], HELLO,
     ),
@@ -332,6 +371,20 @@ def test_a_habit_is_understood_on_each_way(relay: Relays, name: str, way: str) -
 @pytest.mark.parametrize("way", TRANSLATED)
 def test_g6_usage_is_reported_as_far_as_it_can_be_read(relay: Relays, name: str, way: str) -> None:
     assert hear(relay, TRANSLATED[way], Answer(pieces=HABITS[name][0])).usage == (20, 5)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("name", FRAMES)
+def test_g15_a_stream_is_framed_as_clients_read_it(relay: Relays, name: str, way: str) -> None:
+    check(hear(relay, WAYS[way], Answer(pieces=FRAMES[name])), HELLO)
+
+
+@pytest.mark.parametrize("form", ["application/json", "application/x-ndjson"])
+@pytest.mark.parametrize("way", WAYS)
+def test_g4_a_chunk_alone_is_no_whole_answer(relay: Relays, way: str, form: str) -> None:
+    for played in (each(b"", [says("Hel")], b"\n"), each(b"", [says("Hel"), says("lo")], b"\n")):
+        heard = hear(relay, WAYS[way], Answer(headers={"Content-Type": form}, pieces=played))
+        assert heard.error == "up ended its answer in the middle"
 
 
 FAILED = {

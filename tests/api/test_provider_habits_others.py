@@ -181,6 +181,23 @@ def test_anthropics_habits_are_understood_on_each_way(relay: Relays, name: str, 
     check(hear(relay, WAYS[way], Answer(pieces=pieces), **AT_AN), expected)
 
 
+EVENTS = [start(), *TEXT, *end()]
+FRAMES = {
+    "G15 no names": sse(*(value for _, value in EVENTS)),
+    "G15 lines of JSON": [json.dumps(value).encode() + b"\n" for _, value in EVENTS],
+    "G15 framed twice": [
+        f"event: {name}\ndata: data: {json.dumps(value)}\n\n".encode() for name, value in EVENTS
+    ],
+    "G15 no empty lines": [f"event: {name}\ndata: {json.dumps(value)}\n".encode() for name, value in EVENTS],
+}
+
+
+@pytest.mark.parametrize("way", {**WAYS, **RELAYED})
+@pytest.mark.parametrize("name", FRAMES)
+def test_g15_anthropics_stream_is_framed_as_clients_read_it(relay: Relays, name: str, way: str) -> None:
+    check(hear(relay, {**WAYS, **RELAYED}[way], Answer(pieces=FRAMES[name]), **AT_AN), HELLO)
+
+
 @pytest.mark.parametrize("way", WAYS)
 def test_g9_arguments_of_no_call_are_an_error(relay: Relays, way: str) -> None:
     for events in ([part(0, WHERE)], [use(0, name=""), part(0, WHERE), stop(0)]):
@@ -364,6 +381,21 @@ OLLAMA: dict[str, tuple[list[bytes], Expected]] = {
         lines(line(tool_calls=[ollama_call("time", {"zone": 1})] * 2), last()), called(B, B),
     ),
     "G15 one line, not a stream": (lines({**last(), "message": {"content": "Hello"}}), HELLO),
+    "G15 lines without ends": ([b"".join(lines(line(content="Hello"), last())).replace(b"\n", b"")], HELLO),
+    "G15 a list": ([json.dumps([line(content="Hello"), last()]).encode()], HELLO),
+    "G15 a list of several lines": (
+        [json.dumps([line(content="Hel{"), last()], indent=1).encode()], ("Hel{", "", [], "stop"),
+    ),
+    "G15 an object of several lines": (
+        [json.dumps({**last(), "message": {"content": 'H"}'}}, indent=2).encode()], ('H"}', "", [], "stop"),
+    ),
+    "G15 framed twice": (
+        [b"data: data: " + each + b"\n" for each in lines(line(content="Hello"), last())], HELLO,
+    ),
+    "G1 reasoning by another name": (
+        lines(line(content="", reasoning_content="hm"), line(content="Hello"), last()),
+        ("Hello", "hm", [], "stop"),
+    ),
     "G18 heartbeats": (
         lines("", "pong", line(content="Hel"), "  ", ": ping", line(content="lo"), last()), HELLO,
     ),

@@ -6,9 +6,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from io import StringIO
 
-from headrace.backends.answer import object_in
+from headrace.backends.answer import BLANK, object_in
 from headrace.backends.anthropic.answer import Answer, blocks_in, error_in, kind_of
 from headrace.backends.choice import finish_reason, is_broken
 from headrace.backends.http import Upstream
@@ -53,6 +54,14 @@ class AnthropicRelayReader(RelayReader):
     def __init__(self, upstream: Upstream, endpoint: str = "/messages") -> None:
         super().__init__(upstream)
         self._is_count = endpoint.endswith("/count_tokens")
+
+    def is_odd(self, beginning: bytes) -> bool:
+        """Clients read no event without its name."""
+        return beginning.lstrip(BLANK).startswith(b"data:") or super().is_odd(beginning)
+
+    def framed(self, sent: ServerSentEvent) -> bytes:
+        value = {} if is_done(sent.data) else object_in(self.provider, sent) or {}
+        return super().framed(replace(sent, event=sent.event or kind_of(value, sent)))
 
     @property
     def member(self) -> str:

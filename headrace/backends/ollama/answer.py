@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, get_args
 
@@ -12,11 +13,12 @@ from headrace.backends.calls import call_piece
 from headrace.backends.choice import ChoiceAssembler, all_text, left_out, texts
 from headrace.backends.error_body import is_error
 from headrace.backends.http import Upstream
-from headrace.backends.openai.content import logprobs_of
+from headrace.backends.openai.content import REASONINGS, logprobs_of
 from headrace.backends.sse import ServerSentEvent
 from headrace.dialects.openai import is_done
-from headrace.dialects.values import an_object, count, number, word
+from headrace.dialects.values import an_object, count, dumped, number, word
 from headrace.errors import ContextTooLong, ProviderError
+from headrace.json_pieces import Objects
 from headrace.types import (
     Capability,
     Conversation,
@@ -42,21 +44,33 @@ class Answer:
         prompt = request.prompt
         self._max_calls = 1 if isinstance(prompt, Conversation) and not prompt.parallel_tool_calls else None
         self._needs_logprobs = request.sampling.logprobs is not None
-        self._choice = ChoiceAssembler(self._name, index, Budget(self._name))
+        self._budget, self._split = Budget(self._name), Objects()
+        self._choice = ChoiceAssembler(self._name, index, self._budget)
         self._num_calls, self._logprobs = 0, list[TokenLogprob]()
         self._last: Body = {}
         self.is_over = False
 
     def read(self, line: str) -> Iterator[Event]:
         """Read one line. Raises ServerError."""
-        if line.startswith(FIELD):
+        while line.startswith(FIELD):
             line = line.removeprefix(FIELD).lstrip()
-        is_skipped = self.is_over or is_done(line)
-        found = None if is_skipped else object_in(self._name, ServerSentEvent("", line))
-        if found is None:
-            return
+        for found in () if self.is_over or is_done(line) else self._objects(line):
+            if not self.is_over:
+                yield from self._read_object(found)
+
+    def _objects(self, line: str) -> list[Body]:
+        """The objects that a line completes, nearly always one."""
+        if not self._split.is_open:
+            with suppress(ProviderError):
+                found = object_in(self._name, ServerSentEvent("", line))
+                return [] if found is None else [found]
+        self._budget.spend(len(line))
+        sents = [ServerSentEvent("", text) for text in self._split.push(line)]
+        return [found for sent in sents if (found := object_in(self._name, sent)) is not None]
+
+    def _read_object(self, found: Body) -> Iterator[Event]:
         if found.get("error") or ("done" not in found and is_error(found)):
-            raise self._upstream.error_of_body(500, line)
+            raise self._upstream.error_of_body(500, dumped(found))
         message = found.get("message", found)
         if not isinstance(message, dict):  # a text, or parts of one
             message = {"content": message}
@@ -72,7 +86,8 @@ class Answer:
     def _read(self, line: Body, message: Body, place: str) -> Iterator[Event]:
         """`place`: the member of `message` with the text."""
         text, thought = texts(self._name, message.get(place))
-        thinking = all_text(self._name, message.get("thinking") or message.get("reasoning")) or thought
+        thoughts = (all_text(self._name, message.get(name)) for name in REASONINGS)
+        thinking = next(filter(None, thoughts), thought)
         yield from self._choice.add_reasoning(thinking)
         if text or not thinking:  # neutral events have no logprobs of reasoning
             self._logprobs += logprobs_of({"content": line.get("logprobs")})

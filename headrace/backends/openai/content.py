@@ -78,7 +78,7 @@ def _content(provider: str, delta: Object, *, is_message: bool) -> Content:
 def _calls(provider: str, delta: Object, *, is_message: bool) -> Iterator[CallPiece]:
     """Read calls. `is_message`: `delta` is a whole message, where a call's place in the list is its index."""
     found = delta.get("tool_calls")
-    pieces = [found] if isinstance(found, dict) else found
+    pieces = _in_order(found) if isinstance(found, dict) else found
     if pieces and not isinstance(pieces, list):
         left_out(provider, f"a call of type {type(pieces).__name__}")
         return
@@ -90,6 +90,13 @@ def _calls(provider: str, delta: Object, *, is_message: bool) -> Iterator[CallPi
     older = delta.get("function_call")
     if not pieces and isinstance(older, dict):
         yield call_piece(older, None, is_whole=is_message)
+
+
+def _in_order(calls: Object) -> list[object]:
+    """One call, or the calls of a mapping from their indexes."""
+    if not calls or any(count(name) is None for name in calls):
+        return [calls]
+    return [{"index": name, **an_object(call)} for name, call in calls.items()]
 
 
 def logprobs_of(logprobs: object) -> tuple[TokenLogprob, ...]:
