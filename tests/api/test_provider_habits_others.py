@@ -192,7 +192,7 @@ FRAMES = {
 }
 
 
-@pytest.mark.parametrize("way", {**WAYS, **RELAYED})
+@pytest.mark.parametrize("way", [*WAYS, *RELAYED])
 @pytest.mark.parametrize("name", FRAMES)
 def test_g15_anthropics_stream_is_framed_as_clients_read_it(relay: Relays, name: str, way: str) -> None:
     check(hear(relay, {**WAYS, **RELAYED}[way], Answer(pieces=FRAMES[name]), **AT_AN), HELLO)
