@@ -106,13 +106,14 @@ def _talk(connection: Connection, model: str, wishes: Wishes, config: Config) ->
 def _converse(session: Session, config: Config) -> int:
     """Read messages and commands in the terminal until there are no more."""
     from headrace.cli.commands import run_command
+    from headrace.cli.images import found_in
     from headrace.cli.reader import Reader
 
     print(f"{session.model} at {session.url}. /help lists the commands; Ctrl-D leaves.", file=sys.stderr)
     session.open_conversation()
     reader = Reader(config.paths.data / "chat_history")
     while (text := reader.read()) is not None:
-        if text.startswith("/") and "\n" not in text:
+        if text.startswith("/") and "\n" not in text and not found_in(text):
             if not run_command(session, text):
                 break
         elif text:

@@ -30,7 +30,8 @@ def shown(text: str) -> str:
 @contextmanager
 def unechoed() -> Iterator[None]:
     """The terminal does not show what is typed in the block. The `^C` of Ctrl-C would begin a line below an
-    answer that fills its own, and the answer would be drawn twice.
+    answer that fills its own, and the answer would be drawn twice. What is pasted meanwhile is marked, as at
+    a prompt, so that the next prompt reads its lines as one message.
     """
     if sys.platform == "win32" or sys.stdin is None or not sys.stdin.isatty():
         yield
@@ -41,9 +42,12 @@ def unechoed() -> Iterator[None]:
     before = termios.tcgetattr(file)
     changed = [*before[:3], before[3] & ~termios.ECHO, *before[4:]]
     termios.tcsetattr(file, termios.TCSADRAIN, changed)
+    marks = sys.stdout.isatty()
+    print(end="\x1b[?2004h" if marks else "", flush=True)
     try:
         yield
     finally:
+        print(end="\x1b[?2004l" if marks else "", flush=True)
         termios.tcsetattr(file, termios.TCSADRAIN, before)
 
 

@@ -41,6 +41,11 @@ class Terminal:
         return [line.rstrip() for line in (*above, *self._screen.display)]
 
     @property
+    def marks_pastes(self) -> bool:
+        """Whether the program has asked for marks around what is pasted (pyte shifts such modes)."""
+        return 2004 << 5 in self._screen.mode
+
+    @property
     def text(self) -> str:
         return "\n".join(self.lines)
 

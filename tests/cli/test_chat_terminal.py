@@ -84,6 +84,18 @@ def test_a_paste_of_several_lines_is_one_message(
     assert questions(backend) == ["def f():\n    return 1\n\nWhat is this?"]
 
 
+def test_a_paste_while_an_answer_comes_is_the_next_message(fake_server: FakeServer, tmp_path: Path) -> None:
+    slow = FakeBackend(["word "] * 20, delay_s=0.05)
+    with chatting(fake_server(slow), tmp_path) as chat:
+        chat.enter("count")
+        chat.until("word word")
+        assert chat.marks_pastes
+        chat.paste("one\ntwo")
+        chat.until("two")
+        chat.enter("")
+        eventually(lambda: questions(slow) == ["count", "one\ntwo"])
+
+
 def test_quotation_marks_hold_several_lines(
     fake_server: FakeServer, backend: FakeBackend, tmp_path: Path
 ) -> None:
@@ -207,10 +219,14 @@ def test_an_image_is_sent_by_its_path_where_the_model_sees(fake_server: FakeServ
         chat.until("is no image")
         chat.enter("And ./absent.png?")
         chat.until("A cat", 2)
-    first, second = (conversation.messages for conversation in backend.conversations)
+        (tmp_path / "cat.png").write_bytes(PNG)
+        chat.enter(f"{tmp_path / 'cat.png'} is what?")  # it begins like a command
+        chat.until("A cat", 3)
+    first, second, third = (conversation.messages for conversation in backend.conversations)
     (text, image) = first[0].parts
     assert (text, isinstance(image, Media) and image.kind) == ("What is in './a cat.png'?", "image")
     assert (len(second), second[-1].parts) == (3, ())
+    assert isinstance(third[-1].parts[1], Media)
 
 
 def test_an_image_is_refused_with_a_word_where_the_model_does_not_see(
