@@ -11,11 +11,11 @@ from headrace.app import create_app
 from headrace.assembly import build_backends
 from headrace.backends.llamacpp import LlamaCppBackend
 from headrace.config import Config
-from headrace.models.catalog import DEFAULT_MODEL, Model
+from headrace.models.catalog import Model
 from tests.serving import Served, serving
 
 ONE, TWO = "key-one", "key-two"
-LONG = "The meeting about the merger is on Thursday at nine, in the small room. " * 20
+LONG = "The meeting about the merger is on Thursday at nine, in the small room. " * 4  # a token is a byte here
 
 
 def config_of(*keys: str, **engine: object) -> Config:
@@ -32,8 +32,8 @@ def serving_config(config: Config, model: Model) -> Any:
 
 
 @pytest.fixture(scope="module")
-def keyed(default_model: Model) -> Iterator[Served]:
-    with serving_config(config_of(ONE, TWO), default_model) as served:
+def keyed(small_model: Model) -> Iterator[Served]:
+    with serving_config(config_of(ONE, TWO), small_model) as served:
         yield served
 
 
@@ -66,7 +66,7 @@ def cached(server: Served, request: tuple[str, dict[str, object]], key: str) -> 
     """The prompt's tokens that the answer says were in the cache."""
     path, body = request
     headers = {"Authorization": f"Bearer {key}"} if key else {}
-    answer = server.post(path, {"model": DEFAULT_MODEL, **body}, headers=headers)
+    answer = server.post(path, {"model": "small", **body}, headers=headers)
     assert answer.status_code == 200, answer.text
     usage = answer.json()["usage"]
     details = usage.get("prompt_tokens_details") or usage.get("input_tokens_details") or {}
@@ -88,15 +88,16 @@ def test_what_another_key_embedded_is_not_in_the_cache(keyed: Served) -> None:
     assert cached(keyed, completion("Embedded: " + LONG), ONE) > 200
 
 
-def test_those_who_trust_each_other_share_it(default_model: Model) -> None:
-    with serving_config(config_of(ONE, TWO, share_prefix_cache=True), default_model) as server:
+def test_those_who_trust_each_other_share_it(small_model: Model) -> None:
+    with serving_config(config_of(ONE, TWO, share_prefix_cache=True), small_model) as server:
         assert cached(server, chat(LONG), ONE) < 64
         assert cached(server, chat(LONG), TWO) > 200
 
 
-def test_without_keys_all_share_it(server: Served) -> None:
-    cached(server, chat("Keyless: " + LONG), "")
-    assert cached(server, chat("Keyless: " + LONG), "whatever") > 200
+def test_without_keys_all_share_it(small_model: Model) -> None:
+    with serving_config(config_of(), small_model) as server:
+        cached(server, chat(LONG), "")
+        assert cached(server, chat(LONG), "whatever") > 200
 
 
 @pytest.mark.parametrize(
@@ -104,9 +105,9 @@ def test_without_keys_all_share_it(server: Served) -> None:
     [((ONE, TWO), {}, False), ((ONE,), {}, True), ((ONE, TWO), {"share_prefix_cache": True}, True)],
 )
 def test_llama_cpp_keeps_no_prompt_for_another_key(
-    default_model: Model, keys: tuple[str, ...], engine: dict[str, object], is_found: bool
+    small_model: Model, keys: tuple[str, ...], engine: dict[str, object], is_found: bool
 ) -> None:
-    provider = {"kind": "llamacpp", "path": str(default_model.gguf)}
+    provider = {"kind": "llamacpp", "path": str(small_model.gguf)}
     config = Config.model_validate(
         {
             "server": {"api_keys": keys},
