@@ -14,6 +14,7 @@ import httpx2
 import pytest
 
 from headrace.config import PREFIX, PROVIDER_VARIABLES, options
+from headrace.models.catalog import Model
 
 ROOT = Path(__file__).parents[2]
 ALIASES = {alias for option in options() for alias in option.names.aliases} | set(PROVIDER_VARIABLES)
@@ -35,6 +36,11 @@ def headrace(*arguments: str, cwd: Path, text: str = "", **members: str) -> subp
     return subprocess.run(
         command, cwd=cwd, env=environment(**members), input=text, capture_output=True, text=True, timeout=120
     )
+
+
+def of(model: Model) -> tuple[str, ...]:
+    """Arguments that serve this model, and no other."""
+    return (str(model.gguf), "--cache", str(model.folder.parents[1]), "--embedding-model", "none")
 
 
 @dataclass

@@ -6,7 +6,7 @@ from pathlib import Path
 from headrace.backends.fake import FakeBackend
 from headrace.config import Config
 from headrace.errors import EngineFailed
-from headrace.models.catalog import DEFAULT_MODEL, Model
+from headrace.models.catalog import Model
 from headrace.types import Message
 from tests.cli.process import headrace
 from tests.conftest import FakeServer
@@ -71,14 +71,16 @@ def test_model_that_the_server_lacks_is_an_error(fake_server: FakeServer, tmp_pa
     assert "has no model 'gpt-9'; it has fake" in done.stderr
 
 
-def test_without_a_server_it_starts_one_and_ends_it(default_model: Model, tmp_path: Path) -> None:
+def test_without_a_server_it_starts_one_and_ends_it(small_model: Model, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
-    arguments = ("--port", port, "--max-model-len", "128", "--model", DEFAULT_MODEL)
-    done = headrace("chat", *arguments, cwd=tmp_path, text="What color is the sky?\n")
-    assert done.returncode == 0
-    assert "The" in done.stdout
-    done = headrace("run", *arguments[:4], DEFAULT_MODEL, cwd=tmp_path, text="word " * 200)
+    model = str(small_model.gguf)
+    members = {"HEADRACE_CACHE": str(small_model.folder.parents[1]), "HEADRACE_EMBEDDING_MODEL": "none"}
+    arguments = ("--port", port, "--max-model-len", "128", "--model", model)
+    done = headrace("chat", *arguments, cwd=tmp_path, text="What color is the sky?\n", **members)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
+    done = headrace("run", *arguments[:4], model, cwd=tmp_path, text="word " * 200, **members)
     assert done.returncode == 1
     assert "maximum context length is 128 tokens" in done.stderr, "the flag has reached the server"
 

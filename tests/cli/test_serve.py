@@ -13,7 +13,7 @@ import pytest
 
 from headrace.backends.fake import FakeBackend
 from headrace.models.catalog import DEFAULT_MODEL, Model
-from tests.cli.process import Serving, headrace, serving
+from tests.cli.process import Serving, headrace, of, serving
 from tests.conftest import FakeServer
 from tests.serving import events, eventually
 
@@ -22,15 +22,15 @@ STORY = {"model": DEFAULT_MODEL, "prompt": "Once", "ignore_eos": True, "temperat
 
 @contextmanager
 def streaming(server: Serving, max_tokens: int) -> Iterator[httpx2.Response]:
-    """A stream that has started."""
-    body = {**STORY, "max_tokens": max_tokens, "stream": True}
+    """A stream of the small model that has started."""
+    body = {**STORY, "model": "small", "max_tokens": max_tokens, "stream": True}
     with server.http.stream("POST", "/v1/completions", json=body) as response:
         assert response.status_code == 200
         yield response
 
 
 def drained(server: Serving) -> bool:
-    return server.post({**STORY, "max_tokens": 1}).status_code == 503
+    return server.post({**STORY, "model": "small", "max_tokens": 1}).status_code == 503
 
 
 def rest_of(response: httpx2.Response) -> list[Any]:
@@ -54,11 +54,11 @@ def test_it_serves_and_tells_how_to_try_it(default_model: Model, tmp_path: Path)
     assert "k2" not in log
 
 
-def test_sigterm_lets_what_runs_finish_and_refuses_what_comes(default_model: Model, tmp_path: Path) -> None:
-    with serving(cwd=tmp_path) as server, streaming(server, 200) as response:
+def test_sigterm_lets_what_runs_finish_and_refuses_what_comes(small_model: Model, tmp_path: Path) -> None:
+    with serving(*of(small_model), cwd=tmp_path) as server, streaming(server, 3000) as response:
         server.process.send_signal(signal.SIGTERM)
         eventually(lambda: drained(server))
-        refused = server.post(STORY)
+        refused = server.post({**STORY, "model": "small"})
         assert refused.json()["error"]["code"] == "server_is_overloaded"
         assert refused.headers["retry-after"]
         assert server.http.get("/ready").json() == {"status": "draining"}
@@ -69,8 +69,9 @@ def test_sigterm_lets_what_runs_finish_and_refuses_what_comes(default_model: Mod
     assert "Traceback" not in server.log.read_text()
 
 
-def test_what_runs_longer_than_the_drain_ends_with_an_error(default_model: Model, tmp_path: Path) -> None:
-    with serving("--drain-seconds", "0.5", cwd=tmp_path) as server, streaming(server, 2500) as response:
+def test_what_runs_longer_than_the_drain_ends_with_an_error(small_model: Model, tmp_path: Path) -> None:
+    drain = ("--drain-seconds", "0.1")
+    with serving(*of(small_model), *drain, cwd=tmp_path) as server, streaming(server, 4000) as response:
         server.process.send_signal(signal.SIGTERM)
         *chunks, failure, done = rest_of(response)
         assert chunks
@@ -78,8 +79,9 @@ def test_what_runs_longer_than_the_drain_ends_with_an_error(default_model: Model
         assert server.process.wait(60) == 0
 
 
-def test_second_signal_ends_at_once(default_model: Model, tmp_path: Path) -> None:
-    with serving("--drain-seconds", "60", cwd=tmp_path) as server, streaming(server, 2500) as response:
+def test_second_signal_ends_at_once(small_model: Model, tmp_path: Path) -> None:
+    drain = ("--drain-seconds", "60")
+    with serving(*of(small_model), *drain, cwd=tmp_path) as server, streaming(server, 4000) as response:
         server.process.send_signal(signal.SIGTERM)
         eventually(lambda: drained(server))
         server.process.send_signal(signal.SIGINT)

@@ -23,7 +23,7 @@ from headrace.config import install_command
 from headrace.config.memory import check_cache
 from headrace.errors import ConfigError
 from headrace.models.catalog import DEFAULT_MODEL, Model
-from tests.cli.process import headrace, serving
+from tests.cli.process import headrace, of, serving
 
 COMPILERS = "x86_64-conda-linux-gnu"  # what HOST is where a compiler of conda's is active
 
@@ -53,19 +53,17 @@ def test_the_line_to_try_streams_and_has_a_limit(default_model: Model, tmp_path:
         assert answered.stdout.endswith("data: [DONE]\n\n")
 
 
-@pytest.mark.parametrize("size", ["1", "1MiB"])
+@pytest.mark.parametrize("size", ["1", "64KiB"])
 def test_a_cache_that_holds_nothing_is_refused_with_what_would_do(
-    default_model: Model, size: str, tmp_path: Path
+    small_model: Model, size: str, tmp_path: Path
 ) -> None:
-    done = headrace("serve", "--port", "0", "--kv-cache-bytes", size, cwd=tmp_path)
+    done = headrace("serve", *of(small_model), "--port", "0", "--kv-cache-bytes", size, cwd=tmp_path)
     assert done.returncode == 2
     last = done.stderr.splitlines()[-1]
     assert last.startswith("headrace: engine.kv_cache_bytes = ")
     enough = last.partition("Give ")[2].split()[0]
-    with serving("--kv-cache-bytes", enough, cwd=tmp_path) as server:
-        assert (
-            server.post({"model": DEFAULT_MODEL, "prompt": "word " * 400, "max_tokens": 1}).status_code == 200
-        )
+    with serving(*of(small_model), "--kv-cache-bytes", enough, cwd=tmp_path) as server:
+        assert server.post({"model": "small", "prompt": "word " * 80, "max_tokens": 1}).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -86,9 +84,9 @@ def test_the_least_cache(size: int, per_token: float, longest: int, is_enough: b
         check_cache(size, longest, per_token)
 
 
-def test_a_cache_of_llama_cpp_that_holds_nothing_is_refused(default_model: Model, tmp_path: Path) -> None:
-    backend = f"{DEFAULT_MODEL}=llamacpp"
-    done = headrace("serve", "--kv-cache-bytes", "10", "--model-backend", backend, cwd=tmp_path)
+def test_a_cache_of_llama_cpp_that_holds_nothing_is_refused(small_model: Model, tmp_path: Path) -> None:
+    options = ("--kv-cache-bytes", "10", "--model-backend", "small=llamacpp")
+    done = headrace("serve", *of(small_model), *options, cwd=tmp_path)
     assert done.returncode == 2
     assert "engine.kv_cache_bytes = 10" in done.stderr
 

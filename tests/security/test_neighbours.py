@@ -15,7 +15,9 @@ from headrace.models.catalog import Model
 from tests.serving import Served, serving
 
 ONE, TWO = "key-one", "key-two"
-LONG = "The meeting about the merger is on Thursday at nine, in the small room. " * 4  # a token is a byte here
+LONG = (
+    "The meeting about the merger is on Thursday at nine, in the small room. " * 4
+)  # a token is a byte here
 
 
 def config_of(*keys: str, **engine: object) -> Config:

@@ -18,7 +18,7 @@ from headrace.engine.batch import Batch
 from headrace.engine.engine import Engine
 from headrace.engine.runner import Runner
 from headrace.engine.sequence import Sequence
-from headrace.models.catalog import DEFAULT_MODEL, Model
+from headrace.models.catalog import Model
 from headrace.text.tokenizer import Tokenizer
 from tests.conftest import serving_model
 from tests.engine.fakes import PassingRunner
@@ -120,16 +120,14 @@ def test_failing_stream_ends_with_an_error(failing: Served, n: int) -> None:
     eventually(lambda: not engine_of(failing).pool.num_held)
 
 
-def test_death_of_the_engine_is_reported_to_everybody_at_once(default_model: Model) -> None:
-    with serving_model(default_model, max_num_seqs=4) as server:
-        set_trap(server, default_model)
-        trap_of(server).failure, trap_of(server).after = SystemExit("killed"), 60
+def test_death_of_the_engine_is_reported_to_everybody_at_once(small_model: Model) -> None:
+    with serving_model(small_model, max_num_seqs=4) as server:
+        set_trap(server, small_model)
+        trap_of(server).failure, trap_of(server).after = SystemExit("killed"), 1000
 
         def wait(number: int) -> Any:
             subject = "dog" if number else TRAP
-            return server.post(
-                PATH, body(subject, model=DEFAULT_MODEL, max_tokens=5000, stream=number % 2 == 0)
-            )
+            return server.post(PATH, body(subject, max_tokens=4000, stream=number % 2 == 0))
 
         with ThreadPoolExecutor(8) as pool:
             waiting = [pool.submit(wait, 0)]
@@ -138,7 +136,7 @@ def test_death_of_the_engine_is_reported_to_everybody_at_once(default_model: Mod
             eventually(lambda: engine_of(server).scheduler.num_waiting == 4)
         check_errors([each.result() for each in waiting])
         assert server.get("/health").status_code == server.get("/ready").status_code == 503
-        late = server.post(PATH, body(model=DEFAULT_MODEL))
+        late = server.post(PATH, body())
         assert (late.status_code, late.json()["error"]["code"]) == (500, "engine_failed")
         assert server.get("/v1/models").status_code == 200
         eventually(lambda: not server.gateway.num_active)
