@@ -13,8 +13,8 @@ from urllib.parse import quote
 import pytest
 
 from headrace import logs
-from headrace.models.catalog import DEFAULT_MODEL, Model
-from tests.cli.process import Serving, headrace, serving
+from headrace.models.catalog import Model
+from tests.cli.process import Serving, headrace, of, serving
 from tests.serving import eventually
 
 FORGED = "2026-11-29 08:00:00,000 ERROR   [-] headrace.store: forged"
@@ -86,11 +86,10 @@ def raw(url: str, request: bytes) -> None:
 
 
 @pytest.fixture(scope="module")
-def debugging(default_model: Model, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+def debugging(small_model: Model, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
     """A server that logs all that it can."""
-    folder = default_model.folder.parents[1]
     cwd = tmp_path_factory.mktemp("debugging")
-    with serving("--cache", str(folder), "--log-level", "debug", cwd=cwd) as server:
+    with serving(*of(small_model), "--log-level", "debug", cwd=cwd) as server:
         yield server
 
 
@@ -106,7 +105,7 @@ def test_a_server_logs_no_forged_line(debugging: Serving, text: str) -> None:
     parameters = {"type": "object", "properties": {text: {"type": "string", "format": text, "not": {}}}}
     tool = {"type": "function", "function": {"name": "f", "parameters": parameters}}
     body = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 1}
-    for model, tools in ((DEFAULT_MODEL, [tool]), (text, [])):
+    for model, tools in (("small", [tool]), (text, [])):
         content = json.dumps({**body, "model": model, "tools": tools})
         server.http.post(
             "/v1/chat/completions", content=content, headers={"Content-Type": "application/json"}

@@ -1,4 +1,4 @@
-"""Faults of the engine in a real process with the default model: what clients see, and that it recovers
+"""Faults of the engine in a real process: what clients see, and that it recovers
 without a restart.
 """
 
@@ -12,25 +12,39 @@ from typing import Any
 
 import httpx2
 
-from headrace.models.catalog import DEFAULT_MODEL, Model
+from headrace.models.catalog import Model
 from tests.durability.servers import server
 from tests.serving import eventually
 
 RECOVERY_S = 120.0
 STORY: dict[str, Any] = {
-    "model": DEFAULT_MODEL,
+    "model": "small",
     "messages": [{"role": "user", "content": "Tell me a story."}],
     "max_tokens": 40,
     "ignore_eos": True,
     "temperature": 0,
 }
-CONFIG = '[paths]\ndata = "data"\n[engine]\nkv_cache_bytes = "{}"\nmax_model_len = 512\nprecision = "f32"\n'
+CONFIG = """
+[paths]
+data = "data"
+cache = "{}"
+[models]
+default = "{}"
+embedding = "none"
+[engine]
+kv_cache_bytes = "{}"
+max_model_len = {}
+precision = "f32"
+"""
 
 
 @contextmanager
-def engine(folder: Path, kv_cache_bytes: str = "64MiB") -> Iterator[tuple[httpx2.Client, Path]]:
+def engine(
+    model: Model, folder: Path, *, kv_cache_bytes: str = "64MiB", max_model_len: int = 4096
+) -> Iterator[tuple[httpx2.Client, Path]]:
     """A client of a server, and the file that says how its engine fails."""
-    (folder / "headrace.toml").write_text(CONFIG.format(kv_cache_bytes))
+    config = CONFIG.format(model.folder.parents[1], model.gguf, kv_cache_bytes, max_model_len)
+    (folder / "headrace.toml").write_text(config)
     fault = folder / "fault"
     fault.write_text("")
     with server(folder, fault=fault) as url, httpx2.Client(base_url=url, timeout=120, verify=False) as http:
@@ -46,7 +60,7 @@ def failure(response: httpx2.Response) -> tuple[int, str]:
 
 
 def counted(http: httpx2.Client, name: str) -> float:
-    """The value of a counter of the default model in /metrics."""
+    """The value of a counter of the model in /metrics."""
     lines = http.get("/metrics").text.splitlines()
     return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(f"{name}{{"))
 
@@ -56,8 +70,8 @@ def has_nothing_left(http: httpx2.Client) -> bool:
     return not any(counted(http, name) for name in names)
 
 
-def test_steps_that_raise_fail_their_requests_only(default_model: Model, tmp_path: Path) -> None:
-    with engine(tmp_path) as (http, fault):
+def test_steps_that_raise_fail_their_requests_only(small_model: Model, tmp_path: Path) -> None:
+    with engine(small_model, tmp_path) as (http, fault):
         expected = ask(http).json()["choices"]
         fault.write_text("step")
         with ThreadPoolExecutor(4) as pool:
@@ -70,11 +84,11 @@ def test_steps_that_raise_fail_their_requests_only(default_model: Model, tmp_pat
         eventually(lambda: has_nothing_left(http))
 
 
-def test_an_engine_that_dies_is_loaded_again(default_model: Model, tmp_path: Path) -> None:
+def test_an_engine_that_dies_is_loaded_again(small_model: Model, tmp_path: Path) -> None:
     """Those that run get an error, in their stream if it has begun; the next ones wait, and are answered."""
-    with engine(tmp_path) as (http, fault):
+    with engine(small_model, tmp_path) as (http, fault):
         expected = ask(http).json()["choices"]
-        body = {**STORY, "max_tokens": 400, "stream": True}
+        body = {**STORY, "max_tokens": 4000, "stream": True}
         with http.stream("POST", "/v1/chat/completions", json=body) as stream:
             lines = stream.iter_lines()
             next(lines)
@@ -92,9 +106,9 @@ def test_an_engine_that_dies_is_loaded_again(default_model: Model, tmp_path: Pat
     assert "its engine has stopped; it is loaded again" in (tmp_path / "log").read_text()
 
 
-def test_a_full_kv_cache_delays_but_fails_nobody(default_model: Model, tmp_path: Path) -> None:
+def test_a_full_kv_cache_delays_but_fails_nobody(small_model: Model, tmp_path: Path) -> None:
     """The cache has room for two or three of these at once: the others wait, or give their place up."""
-    with engine(tmp_path, kv_cache_bytes="24MiB") as (http, _):
+    with engine(small_model, tmp_path, kv_cache_bytes="544KiB", max_model_len=512) as (http, _):
         with ThreadPoolExecutor(4) as pool:
             answered = list(pool.map(lambda _: ask(http, max_tokens=200), range(4)))
         assert [each.status_code for each in answered] == [200] * 4, answered[0].text

@@ -13,8 +13,8 @@ from typing import Any
 import psutil
 import pytest
 
-from headrace.models.catalog import DEFAULT_MODEL, Model
-from tests.cli.process import ROOT, environment, serving
+from headrace.models.catalog import Model
+from tests.cli.process import ROOT, environment, of, serving
 
 # Runs at the start of each interpreter, also of children. uvloop's sockets are made in C, where no audit hook
 # sees them: without it asyncio makes them in Python.
@@ -67,10 +67,9 @@ def outside(found: list[Any]) -> list[Any]:
     return [entry for entry in found if "127.0.0.1" not in entry[1]]
 
 
-def test_serving_reaches_out_to_nobody(default_model: Model, spied: dict[str, str], tmp_path: Path) -> None:
-    cache = str(default_model.folder.parents[1])
-    with serving("--cache", cache, cwd=tmp_path, **spied) as server:
-        assert server.post({"model": DEFAULT_MODEL, "prompt": "Once", "max_tokens": 3}).status_code == 200
+def test_serving_reaches_out_to_nobody(small_model: Model, spied: dict[str, str], tmp_path: Path) -> None:
+    with serving(*of(small_model), cwd=tmp_path, **spied) as server:
+        assert server.post({"model": "small", "prompt": "Once", "max_tokens": 3}).status_code == 200
         process = psutil.Process(server.process.pid)
         connections = [c for p in (process, *process.children(True)) for c in p.net_connections("inet")]
         assert connections
