@@ -165,17 +165,17 @@ def test_two_hundred_clients_get_no_more_than_a_hundred_tokens(small_model: Mode
 
 @pytest.mark.parametrize("members", [{}, {"instruction": "Find what is wet. " * 20}], ids=["", "instruction"])
 def test_what_a_model_is_asked_about_each_document_counts(
-    default_model: Model, members: dict[str, str]
+    small_model: Model, members: dict[str, str]
 ) -> None:
     """The question around a document is most of what is read."""
     config = Config.model_validate(
         {"engine": {"kv_cache_bytes": "64MiB", "disk_cache_bytes": 0}, "server": {"admin_keys": ["boss"]}}
     )
-    with serving(create_app(config, build_backends(config, [default_model]))) as served:
-        limit = 4000
+    with serving(create_app(config, build_backends(config, [small_model]))) as served:
+        limit = 8000
         headers = key(served, tokens_per_minute=limit)
         body = {
-            "model": default_model.name,
+            "model": small_model.name,
             "query": "water",
             "documents": ["a river", "a stone"] * 4,
             **members,
