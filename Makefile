@@ -10,8 +10,9 @@ INSTALL = awk '/^\# $(1)$$/ { exit } { print }' constraints.txt > $(VENV)/pinned
   $(PIP) install --quiet --require-hashes --no-deps --requirement $(VENV)/pinned.txt && \
   $(PIP) install --quiet --quiet --no-deps --no-build-isolation --editable .
 ARGS ?=
+# Half of the time a test waits, for another process or a time limit: four processes keep two cores busy.
 # A file's tests stay in one process; the files start in the order of tests/conftest.py, the longest first.
-WORKERS ?= 2
+WORKERS ?= 4
 PARALLEL = --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 COVERAGE := --cov --cov-report=term:skip-covered --cov-fail-under=90
 # With TWICE=1 what fails is run once more, alone.
