@@ -27,6 +27,7 @@ ENGINE_HEAD = (
 TARGET_HEAD = ("provider", "model", "requests/s", "errors/s", "first byte", "p95", "tokens/s")
 REPLICA_HEAD = ("provider", "replica", "state", "run", "wait", "KV", "requests/s", "failures/s")
 GAP = 3  # characters between two columns
+SHORTEST = 24  # characters of a text that a narrow terminal has room for
 KEY_HEAD = ("key", "requests/s", "refused/s", "tokens/s")
 
 
@@ -179,11 +180,11 @@ def top(connection: Connection, *, every_s: float, is_once: bool) -> int:
     except ImportError as exc:
         raise ConfigError(f"`headrace top` needs a package: {install_command('top')}") from exc
     before = fetch(connection)
-    with Live(_view(connection.url, Change(before, before)), screen=not is_once, auto_refresh=False) as live:
+    with Live(view(connection.url, Change(before, before)), screen=not is_once, auto_refresh=False) as live:
         while True:
             time.sleep(every_s)
             after = fetch(connection)
-            live.update(_view(connection.url, Change(before, after)), refresh=True)
+            live.update(view(connection.url, Change(before, after)), refresh=True)
             if is_once:
                 return 0
             before = after
@@ -198,7 +199,7 @@ def fetch(connection: Connection) -> Snapshot:
         raise NoAnswer(f"{connection.url}/metrics cannot be read: {exc}") from exc
 
 
-def _view(url: str, change: Change) -> RenderableType:
+def view(url: str, change: Change) -> RenderableType:
     from rich.console import Group
     from rich.text import Text
 
@@ -206,7 +207,7 @@ def _view(url: str, change: Change) -> RenderableType:
     store = "up" if after.total("headrace_store_up") else "DOWN"
     memory = after.total("process_resident_memory_bytes") / 2**20
     line = (
-        f"Headrace at {url}   {after.total('headrace_requests_active'):.0f} active requests   "
+        f"{url}   {after.total('headrace_requests_active'):.0f} active requests   "
         f"database {store}   {memory:.0f} MiB   {time.strftime('%H:%M:%S')}"
     )
     tables = [
@@ -222,7 +223,7 @@ def _view(url: str, change: Change) -> RenderableType:
 @dataclass(frozen=True, slots=True)
 class _Table:
     """A table whose last columns are left out where the terminal is too narrow for them. The first `num_left`
-    are texts, and stay.
+    are texts, which stay, and leave room for numbers.
     """
 
     head: Sequence[str]
@@ -234,7 +235,14 @@ class _Table:
         from rich.table import Table
         from rich.text import Text
 
-        lines = [[one_line(cell) for cell in row] for row in self.rows]
+        longest = max(SHORTEST, options.max_width // (self.num_left + 1))
+        lines = [
+            [
+                shortened(one_line(cell), longest) if place < self.num_left else cell
+                for place, cell in enumerate(row)
+            ]
+            for row in self.rows
+        ]
         widths = [max(map(len, column)) + GAP for column in zip(self.head, *lines, strict=True)]
         number = len(widths)
         while number > self.num_left + 1 and sum(widths[:number]) > options.max_width:
@@ -246,6 +254,10 @@ class _Table:
         for line in lines:
             table.add_row(*map(Text, line[:number]))
         yield table
+
+
+def shortened(text: str, longest: int) -> str:
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 
 def _percent(share: float | None) -> str:
