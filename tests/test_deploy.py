@@ -141,11 +141,13 @@ def test_a_pod_has_time_to_drain_and_writes_to_its_volumes_only(tmp_path: Path, 
 def test_the_gateways_reach_the_engines(tmp_path: Path) -> None:
     gateway = read(of_kind("ConfigMap", "headrace-gateway")["data"]["headrace.toml"], tmp_path)
     engine = read(of_kind("ConfigMap", "headrace-engine")["data"]["headrace.toml"], tmp_path)
-    service = of_kind("Service", "headrace-engine")
-    assert (
-        gateway.providers["engine"].base_url
-        == f"http://{service['metadata']['name']}:{service['spec']['ports'][0]['port']}/v1"
-    )
+    service, pods = of_kind("Service", "headrace-engine"), of_kind("StatefulSet", "headrace-engine")["spec"]
+    assert service["spec"]["clusterIP"] == "None", "else pods have no names, and conversations no home"
+    assert pods["serviceName"] == service["metadata"]["name"]
+    port = service["spec"]["ports"][0]["port"]
+    assert list(gateway.providers["engine"].replicas) == [
+        f"http://headrace-engine-{number}.headrace-engine:{port}/v1" for number in range(pods["replicas"])
+    ]
     assert gateway.providers["engine"].api_key in engine.server.api_keys
     assert engine.models.default == DEFAULT_MODEL
     secret = of_kind("Secret", "headrace")["stringData"]
