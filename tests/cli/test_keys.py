@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from headrace.cli.top import Change, Snapshot, engines, keys, read, targets, view
+from headrace.cli.top import Change, engines, keys, read, targets, view
 from tests.cli.process import headrace, serving
 
 FAKE = """
@@ -106,11 +106,8 @@ headrace_key_requests_total{{key="k",status="429"}} {requests}
 @pytest.mark.parametrize("columns", [80, 120])
 def test_top_leaves_room_for_numbers_beside_long_names(columns: int) -> None:
     name = "a key of the nightly evaluation whose name is long (key_0123456789abcdef01234567)"
-    info = {(("key", "k"), ("name", name)): 1.0}
-    before, after = (
-        Snapshot(at, {"headrace_key_requests_total": {(("key", "k"),): at}, "headrace_key_info": info})
-        for at in (0.0, 10.0)
-    )
+    info = f'headrace_key_info{{key="k",name="{name}"}} 1\n'
+    before, after = (read(f'{info}headrace_key_requests_total{{key="k"}} {at}\n', at) for at in (0.0, 10.0))
     console = Console(width=columns, file=io.StringIO(), record=True)
     console.print(view("http://127.0.0.1:8000", Change(before, after)))
     lines = console.export_text().splitlines()
