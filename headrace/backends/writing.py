@@ -18,6 +18,7 @@ from headrace.types import Conversation, Event, GenerateRequest, ToolCallDelta
 
 NAME = re.compile("[a-zA-Z0-9_-]+")
 NO_NAME = re.compile("[^a-zA-Z0-9_-]")
+ROLES = "messages.role"
 ARGUMENTS = "messages.tool_calls.function.arguments"
 ODD = re.compile(r"NaN|Infinity|[eE]\+?\d{3}")  # matches all texts with numbers that JSON does not have
 MAX_ID = 40  # characters of a call's id; OpenAI's limit

@@ -42,6 +42,7 @@ _TYPE_OF_STATUS = {status: name for name, status in STATUS_OF_TYPE.items()} | {5
 TOO_LONG = "prompt is too long"  # clients recognise an overflow of the context by these words
 
 IMAGE_TYPES = ("image/jpeg", "image/png", "image/gif", "image/webp")
+_IMAGE_STARTS = {"/9j/": "image/jpeg", "iVBORw0KGgo": "image/png", "R0lGOD": "image/gif"}  # in base64
 _IMAGE_TYPE_ALIASES = {"image/jpg": "image/jpeg", "image/pjpeg": "image/jpeg", "image/x-png": "image/png"}
 
 # How much a model thinks. Newer models take an effort, older ones a budget of tokens ("Extended thinking");
@@ -62,10 +63,15 @@ def error_type(status: int) -> str:
     return _TYPE_OF_STATUS.get(status, "invalid_request_error" if status < 500 else "api_error")
 
 
-def image_type(media_type: str) -> str:
-    """The API's name for a media type, which need not be one of IMAGE_TYPES."""
+def image_type(media_type: str, data: str = "") -> str:
+    """The API's name for a media type, which need not be one of IMAGE_TYPES. The beginning of the image's
+    `data`, in base64, decides if it is known: the API refuses an image of another type than is said.
+    """
     plain = media_type.strip().lower()
-    return _IMAGE_TYPE_ALIASES.get(plain, plain)
+    plain = _IMAGE_TYPE_ALIASES.get(plain, plain)
+    if plain not in IMAGE_TYPES:
+        return plain
+    return next((type for start, type in _IMAGE_STARTS.items() if data.startswith(start)), plain)
 
 
 def effort_of_budget(budget: int) -> str:

@@ -88,7 +88,7 @@ def test_results_of_one_turn_come_first_in_one_turn_and_text_stays_beside_calls(
                 "Let me see.",
                 {"type": "tool_use", "id": "call_1", "name": "f", "input": {"a": [1]}},
                 {"type": "tool_use", "id": "call_2", "name": "g", "input": {}},
-                {"type": "tool_use", "id": "call_3", "name": "g", "input": {}},
+                {"type": "tool_use", "id": "call_3_47d592ed", "name": "g", "input": {}},
             ],
         ),
         (
@@ -97,7 +97,7 @@ def test_results_of_one_turn_come_first_in_one_turn_and_text_stays_beside_calls(
                 result("call_1", "one"),
                 result("call_2"),
                 result(
-                    "call_3", "x", {"type": "image", "source": {"type": "url", "url": "https://a/b.png"}}, "y"
+                    "call_3_47d592ed", "x", {"type": "image", "source": {"type": "url", "url": "https://a/b.png"}}, "y"
                 ),
                 "And?",
             ],

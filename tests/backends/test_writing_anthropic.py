@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from tests.backends.writing import (
     TOOLS,
     Written,
     anthropic_events,
+    calling,
     names,
     shown,
 )
@@ -50,13 +52,106 @@ def test_g21_a_prefill_of_a_chat_too(written: Written) -> None:
 def test_g21_a_type_of_image_has_its_right_name(
     written: Written, model: str, type: str, is_result: bool
 ) -> None:
-    image = {"type": "image", "source": {"type": "base64", "media_type": type, "data": PNG}}
+    image = {"type": "image", "source": {"type": "base64", "media_type": type, "data": "/9j/4AAQSkZJRg=="}}
     messages = shown(image) if is_result else [{"role": "user", "content": [image]}]
     body = {"model": model, "messages": messages, "max_tokens": 9, "tools": TOOL}
     assert written.ask(MESSAGES, body)[0] == 200
     raw = written.requests[-1].raw
     assert b'"image/jpeg"' in raw
     assert type.encode() not in raw
+
+
+@pytest.mark.parametrize("model", WAYS)
+@pytest.mark.parametrize(
+    ("data", "type"), [(PNG, "png"), ("R0lGODlhAQABAAAAACw=", "gif"), ("UklGRg==", "webp")]
+)
+def test_g21_an_image_has_the_type_that_it_begins_with(
+    written: Written, model: str, data: str, type: str
+) -> None:
+    said = "image/webp" if type == "webp" else "image/jpeg"
+    image = {"type": "image", "source": {"type": "base64", "media_type": said, "data": data}}
+    body = {"model": model, "messages": [{"role": "user", "content": [image]}], "max_tokens": 9}
+    assert written.ask(MESSAGES, body)[0] == 200
+    assert written.last["messages"][0]["content"][0]["source"]["media_type"] == f"image/{type}"
+
+
+# ids of two calls, in one message or in two
+IDS = {
+    "other signs": ("c.1", "c:1"),
+    "one cleaned, one clean": ("c.1", "c_1"),
+    "Kimi's": ("functions.f:0", "functions.f:1"),
+    "none": ("", "c"),
+    "the same": ("call_0", "call_0"),
+    "both none": ("", ""),
+    "a blank": ("c 1", "c-1"),
+}
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+@pytest.mark.parametrize("name", IDS)
+def test_g21_each_call_has_an_id_of_its_own_that_is_accepted(
+    written: Written, name: str, at_once: bool
+) -> None:
+    first, second = IDS[name]
+    results = [
+        {"role": "tool", "tool_call_id": id, "content": text} for id, text in ((first, "1"), (second, "2"))
+    ]
+    calls = [calling(id=first), calling(id=second)]
+    messages = [calls[0], results[0], calls[1], results[1]]
+    if at_once:
+        both = [*calls[0]["tool_calls"], *calls[1]["tool_calls"]]
+        messages = [{"role": "assistant", "content": None, "tool_calls": both}, *results]
+    assert written.ask(CHAT, {"model": "an:claude-opus-5", "messages": [*HI, *messages]})[0] == 200
+    blocks = [block for message in written.last["messages"][1:] for block in message["content"]]
+    uses = [block["id"] for block in blocks if block["type"] == "tool_use"]
+    answered = {
+        block["tool_use_id"]: block["content"][0]["text"] for block in blocks if "tool_use_id" in block
+    }
+    assert answered == dict(zip(uses, "12", strict=True))
+    assert all(re.fullmatch("[a-zA-Z0-9_-]+", id) for id in uses)
+
+
+def test_g21_a_relayed_history_of_another_providers_calls(written: Written) -> None:
+    use = {"type": "tool_use", "id": "functions.f:0", "name": "f", "input": {}}
+    result = {"type": "tool_result", "tool_use_id": "functions.f:0", "content": "x"}
+    messages = [*HI, {"role": "assistant", "content": [use]}, {"role": "user", "content": [result]}]
+    for model in WAYS:
+        body = {"model": model, "messages": messages, "max_tokens": 9, "tools": TOOL}
+        assert written.ask(MESSAGES, body)[0] == 200
+        sent = [message["content"][0] for message in written.last["messages"][1:]]
+        assert sent[0]["id"] == sent[1]["tool_use_id"]
+        assert re.fullmatch("[a-zA-Z0-9_-]+", sent[0]["id"])
+
+
+def test_g12_instructions_alone_are_sent_as_a_message(written: Written) -> None:
+    body = {"model": "an:claude-opus-5", "messages": [{"role": "system", "content": "Sum up."}]}
+    status, headers, _ = written.ask(CHAT, body)
+    assert (status, names(headers)) == (200, ["messages.role"])
+    assert written.last["messages"] == [{"role": "user", "content": [{"type": "text", "text": "Sum up."}]}]
+    assert "system" not in written.last
+
+
+def test_g12_later_instructions_that_move_to_the_beginning_are_named(written: Written) -> None:
+    messages = [*HI, {"role": "assistant", "content": "x"}, {"role": "system", "content": "s"}, *HI]
+    status, headers, _ = written.ask(CHAT, {"model": "an:claude-opus-5", "messages": messages})
+    assert (status, names(headers)) == (200, ["messages.role"])
+
+
+@pytest.mark.parametrize("text", ["", " \n"])
+def test_g21_an_empty_conversation_is_refused(written: Written, text: str) -> None:
+    body = {"model": "an:claude-opus-5", "messages": [{"role": "user", "content": text}]}
+    status, _, answer = written.ask(CHAT, body)
+    assert (status, answer["error"]["param"]) == (400, "messages")
+
+
+@pytest.mark.parametrize("type", [["object", "null"], ["object"], "null", None])
+def test_g21_the_schema_of_a_tool_is_an_object(written: Written, type: Any) -> None:
+    schema = {**SCHEMA, "type": type}
+    tools = [{"type": "function", "function": {"name": "f", "parameters": schema}}]
+    body = {"model": "an:claude-opus-5", "messages": HI, "tools": tools}
+    status, headers, _ = written.ask(CHAT, body)
+    assert (status, names(headers)) == (200, ["tools.function.parameters"])
+    assert written.last["tools"][0]["input_schema"]["type"] == "object"
 
 
 @pytest.mark.parametrize("type", ["image/bmp", "image/svg+xml", "image/tiff"])

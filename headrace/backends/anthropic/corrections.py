@@ -11,13 +11,15 @@ from typing import Any
 
 from headrace.backends.anthropic.thinking import Abilities
 from headrace.backends.writing import opaque
-from headrace.dialects.anthropic import IMAGE_TYPES, image_type
+from headrace.dialects.anthropic import image_type
 from headrace.dialects.values import Object, an_object, objects
 from headrace.finite import dumped_pieces
 from headrace.offload import while_wanted
 from headrace.verbatim import Verbatim
 
 NAME = re.compile("[a-zA-Z0-9_-]{1,128}")
+ID, NO_ID = re.compile("[a-zA-Z0-9_-]+"), re.compile("[^a-zA-Z0-9_-]")
+ID_MEMBERS = ("id", "tool_use_id")
 MAX_USER = 256  # characters of a user's id
 PERSONAL = re.compile(r"@|^\+?[\d\s().-]{7,}$")  # an e-mail address or a telephone number
 UNSIGNED = "messages.content.thinking"
@@ -91,7 +93,11 @@ def is_unsigned_thought(block: Any) -> bool:
 
 
 def _block(block: Any) -> Any:
-    """Return the same block, unless it contains an image whose type has another name."""
+    """Return the same block, unless it contains an image whose type has another name, or a refused id."""
+    for name in ID_MEMBERS:
+        id = an_object(block).get(name)
+        if isinstance(id, str) and ID.fullmatch(id) is None:
+            block = {**block, name: call_id(id)}
     inner = an_object(block).get("content")
     if isinstance(inner, list):
         new = [_block(one) for one in inner]
@@ -100,13 +106,19 @@ def _block(block: Any) -> Any:
     return with_image_type(block)
 
 
+def call_id(id: str) -> str:
+    """Replace another provider's id of a call by one that Anthropic accepts, and that no other id becomes."""
+    return id if ID.fullmatch(id) else f"{NO_ID.sub('_', id)}_{opaque(id)[:8]}"
+
+
 def with_image_type(block: Any) -> Any:
-    """Return the same block, or an image with the name that Anthropic uses for its media type."""
+    """Return the same block, or an image with its own media type, by the name that Anthropic uses."""
     source = an_object(an_object(block).get("source"))
     type = source.get("media_type")
-    if not isinstance(type, str) or block.get("type") != "image" or type in IMAGE_TYPES:
+    if not isinstance(type, str) or block.get("type") != "image":
         return block
-    return {**block, "source": {**source, "media_type": image_type(type)}}
+    plain = image_type(type, str(source.get("data", "")))
+    return block if plain == type else {**block, "source": {**source, "media_type": plain}}
 
 
 def user_id(user: str) -> str:

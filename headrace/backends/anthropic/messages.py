@@ -8,12 +8,19 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+from collections import Counter, deque
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import takewhile
 from typing import Any
 
-from headrace.backends.anthropic.corrections import is_unsigned_thought, trimmed, with_image_type
-from headrace.backends.writing import Writing
+from headrace.backends.anthropic.corrections import (
+    call_id,
+    is_unsigned_thought,
+    trimmed,
+    with_image_type,
+)
+from headrace.backends.writing import ROLES, Writing, opaque
 from headrace.dialects.anthropic import IMAGE_TYPES, image_type, thinking_block
 from headrace.errors import BadRequest, UnsupportedParameter
 from headrace.offload import while_wanted
@@ -53,8 +60,10 @@ def is_unsigned(messages: Sequence[Message]) -> bool:
 def to_turns(messages: Sequence[Message], writing: Writing) -> list[dict[str, Any]]:
     """Join consecutive messages of one side into turns, with tool results first. Raises BadRequest."""
     turns: list[dict[str, Any]] = []
-    for index, message in enumerate(while_wanted(messages)):
+    for index, message in enumerate(while_wanted(with_unique_ids(messages))):
         if message.role in ("system", "developer"):
+            if turns and ROLES not in writing.ignored:  # it is moved to the beginning
+                writing.ignored.append(ROLES)
             continue
         role = "assistant" if message.role == "assistant" else "user"
         blocks = _blocks(index, message, writing)
@@ -67,6 +76,35 @@ def to_turns(messages: Sequence[Message], writing: Writing) -> list[dict[str, An
             turn["content"].sort(key=lambda block: block["type"] != "tool_result")
     turns[-1:] = map(trimmed, turns[-1:])
     return turns
+
+
+def with_unique_ids(messages: Sequence[Message]) -> Sequence[Message]:
+    """Give calls ids of their own: some providers number them anew in each answer, which Anthropic refuses.
+    A result belongs to the first call with its id that has none yet.
+    """
+    ids = Counter(call.id for message in messages for call in message.tool_calls)
+    if ids.total() == len(ids):
+        return messages
+    unanswered = {id: deque[str]() for id in ids}
+    seen, answered = Counter[str](), dict[str, str]()
+    found: list[Message] = []
+    for message in messages:
+        calls = list[ToolCall]()
+        for call in message.tool_calls:
+            seen[call.id] += 1
+            end = "" if seen[call.id] == 1 else f"_{opaque(f'{call.id} {seen[call.id]}')[:8]}"
+            calls.append(replace(call, id=call.id + end))
+            unanswered[call.id].append(call.id + end)
+        if calls:
+            new = iter(calls)
+            order = (next(new, piece) if isinstance(piece, ToolCall) else piece for piece in message.in_order)
+            message = replace(message, tool_calls=tuple(calls), in_order=tuple(order))
+        elif message.tool_call_id in unanswered:
+            if waiting := unanswered[message.tool_call_id]:
+                answered[message.tool_call_id] = waiting.popleft()
+            message = replace(message, tool_call_id=answered[message.tool_call_id])
+        found.append(message)
+    return found
 
 
 def _blocks(index: int, message: Message, writing: Writing) -> list[Block]:
@@ -95,13 +133,13 @@ def _is_blank(block: Json) -> bool:
 
 def _corrected(param: str, block: Json, writing: Writing) -> Block:
     if block["type"] == "tool_use":
-        return {**block, "id": _id(block["id"]), "name": writing.tool(block["name"])}
+        return {**block, "id": call_id(block["id"]), "name": writing.tool(block["name"])}
     if block["type"] == "tool_result":
-        content, id = block.get("content"), _id(block["tool_use_id"])
+        content, id = block.get("content"), call_id(block["tool_use_id"])
         inner = {"content": _as_written(param, content, writing)} if isinstance(content, list) else {}
         return {**block, "tool_use_id": id, **inner}
     if block["type"] == "image" and "media_type" in block["source"]:
-        _known_type(param, "image", block["source"]["media_type"])
+        _known_type(param, "image", block["source"]["media_type"], block["source"].get("data", ""))
     return dict(with_image_type(block))
 
 
@@ -130,7 +168,7 @@ def _tool_result(index: int, message: Message) -> Block:
     if message.tool_call_id is None:
         param = f"messages.{index}.tool_call_id"
         raise BadRequest(f"{param} is needed: which call is this the result of?", param=param)
-    result = {"type": "tool_result", "tool_use_id": _id(message.tool_call_id)}
+    result = {"type": "tool_result", "tool_use_id": call_id(message.tool_call_id)}
     blocks = _content(index, message)
     return {**result, "content": blocks} if blocks else result
 
@@ -145,12 +183,7 @@ def _piece(piece: str | Thought | ToolCall, writing: Writing) -> list[Block]:
 
 def _tool_use(call: ToolCall, writing: Writing) -> Block:
     arguments = writing.arguments(call.arguments)
-    return {"type": "tool_use", "id": _id(call.id), "name": writing.tool(call.name), "input": arguments}
-
-
-def _id(id: str) -> str:
-    """Replace characters in another provider's call id that Anthropic refuses."""
-    return re.sub(r"[^a-zA-Z0-9_-]", "_", id)
+    return {"type": "tool_use", "id": call_id(call.id), "name": writing.tool(call.name), "input": arguments}
 
 
 def _can_be_replayed(thought: Thought) -> bool:
@@ -173,15 +206,15 @@ def _source(param: str, media: Media) -> Block:
         data, media_type = media.data or "", media.media_type
     if media_type is None:
         raise BadRequest(f"{param}: what kind of {media.kind} is it? It has no media type", param=param)
-    media_type = _known_type(param, media.kind, media_type)
+    media_type = _known_type(param, media.kind, media_type, data)
     if media.kind == "document" and media_type.startswith("text/"):
         return {"type": "text", "media_type": "text/plain", "data": _decoded(param, data)}
     return {"type": "base64", "media_type": media_type, "data": data}
 
 
-def _known_type(param: str, kind: str, media_type: str) -> str:
+def _known_type(param: str, kind: str, media_type: str, data: str) -> str:
     """Anthropic's name for a media type. Raises BadRequest for an image type that it does not read."""
-    plain = image_type(media_type)
+    plain = image_type(media_type, data if kind == "image" else "")
     if kind == "image" and plain not in IMAGE_TYPES:
         raise BadRequest(
             f"{param}: Anthropic reads images of the types {', '.join(IMAGE_TYPES)}, not {plain[:100]}",

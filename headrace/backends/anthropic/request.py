@@ -9,7 +9,7 @@ from typing import Any
 from headrace.backends.anthropic.corrections import user_id
 from headrace.backends.anthropic.messages import is_unsigned, to_roles, to_system, to_turns
 from headrace.backends.anthropic.thinking import PARAM, Abilities, thinking
-from headrace.backends.writing import Writing, without_none
+from headrace.backends.writing import ROLES, Writing, without_none
 from headrace.dialects.values import an_object, objects
 from headrace.errors import BadRequest, UnsupportedParameter
 from headrace.finite import dumps, loads
@@ -44,9 +44,15 @@ def to_body(request: GenerateRequest, abilities: Abilities, writing: Writing | N
     thoughts = _thoughts(prompt, max_tokens, abilities, writing)
     if _thinks(thoughts):
         thoughts["thinking"] |= display
+    system, turns = to_system(prompt.messages), to_turns(prompt.messages, writing)
+    if not turns and system:  # it refuses a conversation without messages
+        system, turns = [], [{"role": "user", "content": system}]
+        writing.ignored.append(ROLES)
+    elif not turns:
+        raise BadRequest("messages: Anthropic needs a message that is not empty", param="messages")
     output = {**thoughts.pop("output_config", {}), **_format(request.format, writing)}
     optional = {
-        "system": to_system(prompt.messages) or None,
+        "system": system or None,
         "output_config": output or None,
         "metadata": None if request.user is None else {"user_id": user_id(request.user)},
     }
@@ -54,7 +60,7 @@ def to_body(request: GenerateRequest, abilities: Abilities, writing: Writing | N
         "model": request.model,
         "max_tokens": max_tokens,
         "stream": True,
-        "messages": to_turns(prompt.messages, writing),
+        "messages": turns,
         **_tools(prompt, writing),
         **_sampling(request.sampling, abilities, writing, thinks=_thinks(thoughts)),
         **thoughts,
@@ -150,6 +156,8 @@ def _tools(prompt: Conversation, writing: Writing) -> dict[str, Any]:
 
 def _tool(tool: Tool, writing: Writing) -> dict[str, Any]:
     schema = with_plain_top(tool.parameters or {"properties": {}})
+    if schema.get("type", "object") != "object":  # such as ["object", "null"]
+        schema = {**schema, "type": "object"}
     if schema is not tool.parameters and tool.parameters:
         writing.ignored.append(PARAMETERS)
     if tool.strict:

@@ -11,13 +11,12 @@ from operator import is_not
 from typing import Any
 from urllib.parse import urlsplit
 
-from headrace.backends.writing import opaque
+from headrace.backends.writing import ROLES, opaque
 
 Body = dict[str, Any]
 OWN_HOSTS = ("api.openai.com", ".api.openai.com", ".openai.azure.com", ".cognitiveservices.azure.com")
 MAX_NAME = 64  # characters of NAMES; OpenAI's limit
 NAMES = ("user", "safety_identifier", "prompt_cache_key")  # members that only have to be the same each time
-ROLES = "messages.role"
 INSTRUCTING = ("system", "developer")
 GOOGLE = ".googleapis.com"
 # Gemini refuses calls of the history without its signature; this one stands for those it never signed
