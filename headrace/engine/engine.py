@@ -18,6 +18,7 @@ from headrace.engine.disk import DiskCache
 from headrace.engine.files import BlockFiles
 from headrace.engine.logprobs import logprobs
 from headrace.engine.masks import MaskMaker, Masks
+from headrace.engine.phrases import Phrases
 from headrace.engine.prefix import PrefixCache
 from headrace.engine.reading import read_states
 from headrace.engine.runner import Runner
@@ -82,6 +83,7 @@ class Engine:
         max_batch_tokens: int = 512,
         salt: bytes = b"",
         speculates: bool = True,
+        phrases: Phrases | None = None,
         files: BlockFiles | None = None,
     ) -> None:
         """`files`: where blocks that leave the pool are kept; None: nowhere."""
@@ -94,6 +96,7 @@ class Engine:
             max_num_seqs=max_num_seqs,
             max_batch_tokens=max(max_batch_tokens, max_num_seqs + 2),  # decodes, and a chunk of 2
             speculates=speculates and runner.rewinds,
+            phrases=phrases,
             max_invariant_tokens=runner.max_invariant_tokens,
             rounds_apart=runner.rounds_apart,
         )

@@ -10,6 +10,7 @@ from headrace.config.memory import CacheType, check_cache
 from headrace.engine.engine import Engine
 from headrace.engine.files import BlockFiles
 from headrace.engine.memory import budget
+from headrace.engine.phrases import read
 from headrace.engine.runner import Runner
 from headrace.engine.torch.options import TorchOptions, check_numbers
 
@@ -27,6 +28,7 @@ def load_engine(
     num_threads: int = 0,
     exact: bool = False,
     speculates: bool = True,
+    phrases: Path | None = None,
     disk_cache: Path | None = None,
     disk_cache_bytes: int = 0,
     torch: TorchOptions | None = None,
@@ -36,6 +38,7 @@ def load_engine(
 
     Without `kv_cache_bytes` the cache takes a share of the free memory, at most what `max_num_seqs`
     sequences of `max_model_len` tokens can fill. `disk_cache`: the folder for blocks that leave it.
+    `phrases`: a file of answers for drafts (phrases.py).
     """
     check = partial(check_cache, kv_cache_bytes, max_model_len)
     runner: Runner
@@ -63,6 +66,7 @@ def load_engine(
     return Engine(
         runner, max_num_seqs=max_num_seqs, max_batch_tokens=max_batch_tokens, salt=runner.fingerprint,
         speculates=speculates, files=files,
+        phrases=read(phrases, runner.vocabulary) if phrases is not None and speculates else None,
     )  # fmt: skip
 
 

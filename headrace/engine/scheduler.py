@@ -26,6 +26,7 @@ import heapq
 from headrace.engine.blocks import BlockPool
 from headrace.engine.fair import FairTurns, greedy, newcomers
 from headrace.engine.pace import Pace
+from headrace.engine.phrases import Phrases
 from headrace.engine.prefix import PrefixCache
 from headrace.engine.sequence import Rank, Sequence
 from headrace.engine.speculation import Speculation
@@ -59,6 +60,7 @@ class Scheduler:
         max_num_seqs: int,
         max_batch_tokens: int,
         speculates: bool = True,
+        phrases: Phrases | None = None,
         max_invariant_tokens: int = 2**31,
         rounds_apart: bool = False,
     ) -> None:
@@ -73,7 +75,7 @@ class Scheduler:
         # order, are never compared.
         self._waiting: list[tuple[Rank, Sequence]] = []
         self._turns = FairTurns()
-        self._speculation = Speculation() if speculates else None
+        self._speculation = Speculation(phrases) if speculates else None
         self._max_invariant_tokens, self._max_step_tokens = max_invariant_tokens, max_batch_tokens
         self._rounds_apart = rounds_apart
         self.pace, self._last_tokens = Pace(), 0  # of the last step

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from itertools import pairwise
 
 from headrace.engine.draft import Experience
+from headrace.engine.phrases import Phrases
 from headrace.engine.sequence import Sequence
 from headrace.engine.work import context_of
 
@@ -33,8 +34,8 @@ Expected = Callable[[Sequence, int], float]  # tokens that a draft of this lengt
 class Speculation:
     """Gives the sequences of a step their drafts."""
 
-    def __init__(self) -> None:
-        self.experience, self.costs = Experience(), Costs()
+    def __init__(self, phrases: Phrases | None = None) -> None:
+        self.experience, self.costs = Experience(phrases), Costs()
         self._length = 0
 
     def propose(self, chunks: Mapping[Sequence, int], most_rows: int) -> dict[Sequence, list[int]]:

@@ -18,6 +18,8 @@ GRAPH, WEIGHTS, TOKENIZER, CONFIG = (
 )
 ONNX = "model.onnx"
 TEMPLATE, GENERATION, MANIFEST = "chat_template.jinja", "generation_config.json", "headrace.json"
+PHRASES = "phrases.bin"  # answers of the model, for drafts
+SHIPPED = Path(__file__).with_name("phrases")  # the same of models that we know, by name
 FORMAT = 3  # raise it when the converter's output or the manifest changes: older folders are converted again
 
 Runtime = Literal["openvino", "torch"]  # what computes the forward pass of our engine
@@ -50,6 +52,12 @@ class Model:
     def is_checkpoint(self) -> bool:
         """Whether `folder` has safetensors, for PyTorch, rather than a graph for OpenVINO."""
         return not any((self.folder / name).is_file() for name in (GRAPH, ONNX))
+
+    @property
+    def phrases(self) -> Path | None:
+        """The file of answers that drafts are taken from: one that was made for this folder, or ours."""
+        candidates = (self.folder / PHRASES, SHIPPED / f"{Path(self.name).name}.bin")
+        return next((path for path in candidates if path.is_file()), None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from headrace.engine.batch import Batch
 from headrace.engine.engine import Engine, Output
 from headrace.engine.files import BlockFiles
+from headrace.engine.phrases import Phrases
 from headrace.engine.runner import Runner
 from headrace.engine.sequence import BATCH, INTERACTIVE, SamplingParams, Sequence
 from headrace.steering.plan import Plan
@@ -166,11 +167,16 @@ class Drive:
 
     def __init__(self, runner: Runner, mix: Mix, oracle: Oracle, *, files: BlockFiles | None = None) -> None:
         self.watched = Watched(runner, mix)
-        self.engine = Engine(
-            self.watched, max_num_seqs=mix.max_num_seqs, max_batch_tokens=mix.max_batch_tokens, files=files
-        )
         self.oracle, self.seen = oracle, self.watched.seen
         self.lives = [life for job in mix.jobs for life in self._births(job)]
+        usual = [token for life in self.lives for token in life.expected]
+        self.engine = Engine(
+            self.watched,
+            max_num_seqs=mix.max_num_seqs,
+            max_batch_tokens=mix.max_batch_tokens,
+            phrases=Phrases(np.array([0, 1, 2, 3, *usual], np.uint32)),
+            files=files,
+        )
         self._by_sequence = {life.sequence: life for life in self.lives}
 
     def run(self) -> Counter[str]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -12,6 +14,7 @@ from numpy.typing import NDArray
 from headrace.engine.batch import Batch
 from headrace.engine.draft import MOST_OF_ALL, MOST_OF_OWNER, Drafter, Experience, Memory
 from headrace.engine.engine import Engine, Output
+from headrace.engine.phrases import Phrases, read, write
 from headrace.engine.sequence import SamplingParams, Sequence
 from headrace.engine.speculation import MAX_ROWS
 from tests.engine.fakes import VOCABULARY, FakeRunner, PassingRunner
@@ -86,6 +89,43 @@ def test_own_text_comes_before_that_of_others() -> None:
     experience.memory.add(b"", [7, 8, 9, 70])
     assert Drafter([], None).guess([1, 2, 50, 1, 2], 5, 1, experience) == [50]
     assert Drafter([], None).guess([8, 9, 50, 7, 8, 9], 6, 1, experience) == [70], "a longer ending"
+
+
+def phrases_of(*text: int) -> Phrases:
+    return Phrases(np.array(text, np.uint32))
+
+
+def test_what_usually_follows_is_guessed_where_the_text_does_not_know_better() -> None:
+    experience = Experience(phrases_of(*[70, 71, 2, 3, 90] * 9, 80, 3, 91, 80, 3, 91, 80, 3, 91))
+    assert Drafter([], None).guess([5, 71], 2, 3, experience) == [2, 3, 90]
+    assert Drafter([], None).guess([5, 2, 3], 3, 1, experience) == [90]
+    assert Drafter([], None).guess([5, 80, 3], 3, 1, experience) == [91], "a longer ending that is certain"
+    assert Drafter([], None).guess([5, 99], 2, 1, experience) == [], "unknown"
+    assert Drafter([], None).guess([1, 2, 3, 4, 5, 6, 40, 1, 2, 3, 4, 5, 6], 7, 1, experience) == [40]
+    assert Drafter([], None).guess([3, 40, 7, 3], 4, 1, experience) == [90], "of one token, phrases know more"
+
+
+def test_phrases_that_come_true_seldom_are_guessed_no_more() -> None:
+    experience = Experience(phrases_of(*[70, 71, 72] * 9))
+    drafter = Drafter([], None)
+    for _ in range(200):
+        drafter.guess([5, 70], 2, 15, experience)
+        drafter.settle(0, [9])
+    assert drafter.guess([5, 70], 2, 15, experience) == []
+
+
+def test_the_phrases_of_another_model_are_not_used(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "phrases.bin"
+    write(path, [1, 2, 3, 4, 1, 2, 3, 200_000])
+    found = read(path, vocabulary=200_001)
+    assert found is not None
+    assert (found.find([4]) or ())[:1] == (1,)
+    assert found.find([200_000]) is None
+    assert not caplog.records
+    assert read(path, vocabulary=200_000) is None
+    path.write_bytes(b"damaged")
+    assert read(path, vocabulary=200_001) is None
+    assert ["another model" in record.message for record in caplog.records] == [True, False]
 
 
 def test_memory_is_bounded() -> None:
@@ -202,7 +242,8 @@ def test_tokens_logprobs_ends_and_random_numbers_are_those_without_drafts() -> N
             request.sequence(predicted(one.tokens[one.num_prompt :], request.mistake_every))
             for request, one in zip(load, plain, strict=True)
         ]
-        found = outputs_of(Engine(Dense(64)), drafted)
+        usual = [*plain[0].tokens[-9:], 0, 1, 2, 3]
+        found = outputs_of(Engine(Dense(64), phrases=phrases_of(*usual)), drafted)
         for one, other in zip(plain, drafted, strict=True):
             assert seen(expected[one]) == seen(found[other])
             assert one.prompt_logprobs == other.prompt_logprobs

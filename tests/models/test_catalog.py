@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from headrace.encoder_types import Embedding
+from headrace.engine.phrases import read as read_phrases
 from headrace.errors import ModelError
 from headrace.models import references
 from headrace.models.catalog import DEFAULT_MODEL, Cache, Model, locate, prepare
@@ -304,3 +305,5 @@ def test_the_default_model(default_model: Model) -> None:
     assert (default_model.add_bos, default_model.vocabulary) == (False, 49152)
     assert default_model.sampling == {"temperature": 0.2, "top_p": 0.9}
     assert default_model.chat_template is not None
+    assert default_model.phrases is not None
+    assert read_phrases(default_model.phrases, default_model.vocabulary) is not None

@@ -259,6 +259,7 @@ class EngineBackend(BaseBackend):
             num_threads=settings.num_threads,
             exact=settings.exact,
             speculates=settings.speculates,
+            phrases=model.phrases,
             disk_cache=settings.disk_cache,
             disk_cache_bytes=settings.disk_cache_bytes,
             torch=settings.torch if model.is_checkpoint else None,
