@@ -29,7 +29,15 @@ from headrace.gateway.lifetime import (
     Tally,
     Until,
 )
-from headrace.gateway.limits import Charge, Charging, Settling, answer_limit, hides_usage, is_limitable
+from headrace.gateway.limits import (
+    Charge,
+    Charging,
+    Settling,
+    answer_limit,
+    hides_usage,
+    is_limitable,
+    is_patient,
+)
 from headrace.gateway.monitor import Monitor
 from headrace.gateway.routing import Plan, Router, Target, check_model
 from headrace.gateway.work import Embed, Generate, PassOn, Rerank, Wishes, Work, without_wishes
@@ -211,6 +219,8 @@ class Gateway:
             return None
         if plan.preset is not None:
             return None  # it adds to the request
+        if not caller.may_hurry and not is_patient(request):
+            return None  # `start` limits its priority
         if caller.limits.count_tokens and answer_limit(request) is None:
             longest = plan.targets[0].info.max_model_len
             if not is_limitable(request, longest):

@@ -198,6 +198,12 @@ def is_limitable(request: RelayRequest, longest: int | None) -> bool:
     )
 
 
+def is_patient(request: RelayRequest) -> bool:
+    """Whether a request's `priority` can only make it wait for others, however a provider reads it."""
+    priority = request.body.members.get("priority")
+    return priority is None or (type(priority) is int and priority >= 0)
+
+
 def hides_usage(request: RelayRequest) -> bool:
     """Whether a stream can be passed on with its usage added, which its caller has not requested."""
     if not request.is_streamed or request.endpoint not in ("/chat/completions", "/completions"):

@@ -98,6 +98,20 @@ def test_what_a_stream_without_usage_has_cost_is_in_the_usage(limited: Relays) -
     assert (status, counted(limited, made["id"])[1]) == (200, 30)
 
 
+@pytest.mark.parametrize("priority", [-5, -(2**62), "-5", -1e9])
+def test_a_priority_before_others_is_passed_on_for_keys_that_may_hurry_only(
+    limited: Relays, priority: object
+) -> None:
+    body = json.dumps({"model": "up:m", "messages": HI, "priority": priority}).encode()
+    limited.provider.play(answer(WHOLE), answer(WHOLE))
+    status, _, _ = limited.ask(CHAT, body, **BOSS)
+    assert (status, limited.provider.posts[-1].body["priority"]) == (200, priority)
+    posts = len(limited.provider.posts)
+    status, _, _ = limited.ask(CHAT, body, **key(limited))
+    assert status == (200 if isinstance(priority, int) else 400)
+    assert all("priority" not in post.body for post in limited.provider.posts[posts:])
+
+
 def counted(relay: Relays, id: str) -> tuple[int, int]:
     """The tokens of prompts and answers in a key's usage."""
 
