@@ -28,10 +28,9 @@ if not __package__:  # run as a file: python bench/steering.py
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from headrace.config import PathsConfig
-from headrace.engine.batch import Batch, pack
+from headrace.engine.batch import Batch, pack, read_states
 from headrace.engine.openvino import OpenVINORunner, RunnerOptions
 from headrace.engine.probing import SAEProber
-from headrace.engine.reading import read_states
 from headrace.engine.runner import Runner
 from headrace.engine.sequence import SamplingParams, Sequence
 from headrace.models.catalog import DEFAULT_MODEL, Cache, prepare

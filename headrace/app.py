@@ -19,14 +19,13 @@ from headrace.api.request import Budget
 from headrace.api.routers import ROUTERS
 from headrace.api.sites import Hosts, Sites, both_families
 from headrace.assembly import described
-from headrace.backend_types import Backend
+from headrace.backend_types import Backend, Composed, Measured
 from headrace.config import Config, install_command
 from headrace.errors import ConfigError
 from headrace.gateway.gateway import Gateway
 from headrace.gateway.lifetime import LoggingMeter
 from headrace.gateway.limits import Charging, Prices
 from headrace.limits.memory import MemoryLimiter
-from headrace.measured import Composed, Measured
 from headrace.metering.metrics import Metrics
 from headrace.metering.state import State
 from headrace.metering.usage import UsageMeter

@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 
 from headrace.backend_types import Backend
-from headrace.backends.card import card_of
+from headrace.backends.model_card import card_of
 from headrace.config import Config, install_command
 from headrace.encoder_types import Embedding
 from headrace.errors import ModelError, UnsupportedModel
@@ -134,14 +134,14 @@ def known(model: Model | GGUFModel, config: Config, kv_cache_bytes: int, build: 
         return _of_llamacpp(model, config, kv_cache_bytes, make)
     if model.embedding is not None:
         return _of_encoder(model, model.embedding.limited(config.engine.max_model_len), make)
-    from headrace.backends.engine_features import FEATURES
+    from headrace.features import OWN_ENGINE
 
     longest = min(config.engine.max_model_len or model.context_length, model.context_length)
     cache = min(kv_cache_bytes, int(_token_bytes(model, config) * longest * config.engine.max_num_seqs))
     memory = cache + _loaded_bytes(model)
     sampling = model.sampling if config.engine.generation_config == "model" else {}
     info = ModelInfo(model.name, OWNER, model.created, longest, None, dict(sampling), modalities=TEXT_ONLY)
-    return Known(model, info, card_of(model, FEATURES), FEATURES, memory, make)
+    return Known(model, info, card_of(model, OWN_ENGINE), OWN_ENGINE, memory, make)
 
 
 def _of_encoder(model: Model, embedding: Embedding, make: Callable[[], Backend]) -> Known:

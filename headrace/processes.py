@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from headrace import local
-from headrace.backends.own import OwnBackend
+from headrace.backends.engine_process import OwnBackend
 from headrace.backends.replicas import Replica, Replicas
 from headrace.backends.replicas.supervision import Process, Program
 from headrace.breaker import Breaker

@@ -14,8 +14,8 @@ from headrace.backends.anthropic.messages import DATA_URL
 from headrace.backends.relay_reader import outline
 from headrace.dialects.values import may_be_lax, parsed, strict
 from headrace.errors import BadRequest
+from headrace.relay_types import Verbatim
 from headrace.text.sandbox import WIDE_FIELD
-from headrace.verbatim import Verbatim
 from headrace.wire import media
 from headrace.wire.limits import MAX_CONTAINERS, checked_volume
 from headrace.wire.ollama.request import seconds

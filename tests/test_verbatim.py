@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.verbatim import Verbatim
+from headrace.relay_types import Verbatim
 
 blank = st.text(" \t\r\n", max_size=2)
 SCALARS = [

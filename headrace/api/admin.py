@@ -18,10 +18,10 @@ from headrace.api.errors import RESPONSES
 from headrace.api.listing import NewestFirst, described, query_of
 from headrace.api.request import Caller, Stored
 from headrace.api.routes import V1, route
+from headrace.backend_types import ReplicaState, ReplicaStats, Replicated
 from headrace.errors import BadRequest, Forbidden, NotFound
 from headrace.gateway.gateway import Gateway
 from headrace.gateway.lifetime import Running
-from headrace.measured import ReplicaState, ReplicaStats, Replicated
 from headrace.metering.usage import UsageMeter
 from headrace.store import StoredKey
 from headrace.wire import keys as wire

@@ -12,8 +12,8 @@ from headrace.api.authentication import administrator, authenticate
 from headrace.api.json_response import JSONResponse
 from headrace.api.openapi import Responses, responses_of
 from headrace.api.routes import ROOT, route
+from headrace.backend_types import Replicated
 from headrace.gateway.gateway import Gateway
-from headrace.measured import Replicated
 from headrace.metering.metrics import CONTENT_TYPE, Metrics
 
 router = APIRouter(tags=["health"])

@@ -24,8 +24,7 @@ from headrace.errors import ClientGone, ServerError
 from headrace.gateway.gateway import Gateway, Settle
 from headrace.gateway.lifetime import End, Tally
 from headrace.gateway.routing import Plan
-from headrace.relay_types import Dialect, Relayed, RelayRequest
-from headrace.verbatim import Verbatim
+from headrace.relay_types import Dialect, Relayed, RelayRequest, Verbatim
 from headrace.wire.anthropic.request import HEADERS as ANTHROPICS
 from headrace.wire.parameters import IGNORED, with_named
 

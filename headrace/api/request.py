@@ -34,7 +34,7 @@ from headrace.errors import (
     UnsupportedMedia,
 )
 from headrace.features import NONE
-from headrace.freed import trim
+from headrace.free_memory import trim
 from headrace.gateway.gateway import Gateway
 from headrace.gateway.lifetime import End, Until, interrupt_after
 from headrace.offload import SMALL, aside

@@ -210,7 +210,7 @@ async def _named(
 
 
 def _feature(library: Library, id: str, feature: int) -> wire.FeatureObject:
-    from headrace.steering.neighbours import lengths, neighbours
+    from headrace.steering.token_features import lengths, neighbours
 
     sae = library.sae(id)
     labels = sae.info.labels

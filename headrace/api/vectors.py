@@ -66,7 +66,7 @@ async def train_vector(http: Request, _: Admin, store: Stored, body: wire.TrainB
 
 def _train(library: Library, body: wire.TrainBody) -> dict[int, Directions]:
     """The directions by layer. Raises BadRequest."""
-    from headrace.steering.train_vector import direction
+    from headrace.steering.vector_training import direction
 
     capture = library.capture()
     layers = sorted(set(body.layers))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from urllib.parse import urlsplit
 
-from headrace.backends.base import BaseBackend
+from headrace.backend_types import Backend
 from headrace.backends.openai import OpenAIBackend
 from headrace.backends.openai.body import Body
 from headrace.backends.writing import Writing
@@ -84,8 +84,8 @@ class CerebrasBackend(OpenAIBackend):
         value = request.body.members.get(limit) or request.max_tokens or DEFAULT_TOKENS
         return {**super().changes(request, model), limit: min(value, MAX_TOKENS)}
 
-    embed = BaseBackend.embed
-    rerank = BaseBackend.rerank
+    embed = Backend.embed
+    rerank = Backend.rerank
 
 
 def _limit_of(request: RelayRequest) -> str | None:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from functools import lru_cache
 
-from headrace.backends.bodies import Budget
+from headrace.backends.body_decoding import Budget
 from headrace.backends.calls import CallAssembler, CallPiece
 from headrace.dialects.values import Halves, Object, dumped, word
 from headrace.errors import ProviderError

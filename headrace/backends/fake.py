@@ -9,10 +9,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from headrace.backends.base import BaseBackend
-from headrace.backends.engine_features import FEATURES
-from headrace.features import NONE, Feature
-from headrace.rerank_types import Ranking, RerankRequest
+from headrace.backend_types import Backend
+from headrace.encoder_types import Ranking, RerankRequest
+from headrace.features import NONE, OWN_ENGINE, Feature
 from headrace.types import (
     Conversation,
     Embeddings,
@@ -30,11 +29,13 @@ from headrace.types import (
 WIDTH = 8  # of its embeddings
 
 
-class FakeBackend(BaseBackend):
+class FakeBackend(Backend):
     """Answers every choice with `script`: one text or event each `delay_s`. At the end of a script without a
     Finished it raises `error` or finishes with "stop". It waits `opening_s` before it answers, or raises
     `refusal` at once. Its tokens are the bytes of UTF-8.
     """
+
+    is_alive = True
 
     def __init__(
         self,
@@ -42,7 +43,7 @@ class FakeBackend(BaseBackend):
         *,
         id: str = "fake",
         name: str = "fake",
-        features: frozenset[Feature] = FEATURES - {Feature.STEERING, Feature.PROBES},
+        features: frozenset[Feature] = OWN_ENGINE - {Feature.STEERING, Feature.PROBES},
         unsent: frozenset[Feature] = NONE,
         delay_s: float = 0.0,
         opening_s: float = 0.0,
@@ -58,7 +59,6 @@ class FakeBackend(BaseBackend):
         self.requests: list[GenerateRequest] = []
         self.embedded: list[EmbedRequest] = []
         self.ranked: list[RerankRequest] = []
-        self.is_alive = True
 
     @property
     def conversations(self) -> list[Conversation]:

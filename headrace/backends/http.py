@@ -17,7 +17,7 @@ from typing import Any
 
 import aiohttp
 
-from headrace.backends.bodies import ACCEPTED, MAX_BODY, MAX_LISTED, Unpacker, is_enough
+from headrace.backends.body_decoding import ACCEPTED, MAX_BODY, MAX_LISTED, Unpacker, is_enough
 from headrace.backends.connection import StaleConnection, open_session
 from headrace.backends.error_body import error_body, is_page
 from headrace.backends.refusals import MAX_NAME, Refusal, page, to_error

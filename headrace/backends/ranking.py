@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 
 from headrace.dialects.values import count, number, objects
+from headrace.encoder_types import Ranking, RerankRequest
 from headrace.errors import BadRequest, ProviderError
-from headrace.rerank_types import Ranking, RerankRequest
 from headrace.types import Embeddings, EmbedRequest
 
 QUERY = "input.0"  # of the request for embeddings; the documents follow

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from datetime import datetime
 
-from headrace.backends.base import BaseBackend
+from headrace.backend_types import Backend
 from headrace.backends.http import Upstream
 from headrace.dialects.values import Object, objects
 from headrace.errors import ProviderError, ServerError
@@ -40,12 +40,10 @@ def unix_seconds(time: object) -> int:
         return 0
 
 
-class Remote(BaseBackend, ABC):
+class Remote(Backend):
     """A provider behind an Upstream. `allowed`: ids of the models that are served; empty: all of them, also
     those that the provider does not list. If the list cannot be fetched, the last one stays in use.
     """
-
-    is_alive = True  # a provider that is down does not make this server unhealthy
 
     def __init__(self, name: str, upstream: Upstream, *, allowed: tuple[str, ...] = ()) -> None:
         super().__init__(name)

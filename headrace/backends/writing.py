@@ -10,10 +10,10 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
+from headrace.backend_types import with_ignored
 from headrace.dialects.anthropic import WRAPPED
 from headrace.dialects.values import valid_value
 from headrace.finite import dumps, loads
-from headrace.ignored import with_ignored
 from headrace.types import Conversation, Event, GenerateRequest, ToolCallDelta
 
 NAME = re.compile("[a-zA-Z0-9_-]+")

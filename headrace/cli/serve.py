@@ -27,7 +27,7 @@ from headrace.app import create_app
 from headrace.assembly import build_backends, build_served
 from headrace.config import Config, ServerConfig
 from headrace.errors import ConfigError
-from headrace.freed import limit_free_memory
+from headrace.free_memory import limit_free_memory
 from headrace.models.model import GGUFModel
 from headrace.models.references import DEFAULT_EMBEDDER
 from headrace.pool import Entry

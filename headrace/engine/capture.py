@@ -13,8 +13,8 @@ import openvino as ov
 from numpy.typing import NDArray
 from openvino import opset13 as ops
 
-from headrace.engine.layers import find_layers
 from headrace.engine.openvino import EXACT, find_head, read
+from headrace.engine.sites import find_layers
 
 Floats = NDArray[np.float32]
 Question = tuple[

@@ -1,7 +1,12 @@
-"""A compiled OpenVINO graph with its request: inputs are set in place where their shapes stay."""
+"""A compiled OpenVINO graph with its request: inputs are set in place where their shapes stay.
+
+The runtime compiles kernels for each number of tokens that it meets, about 1.3 MB, and by default keeps those
+of hundreds of numbers, so that memory grows for hours. Headrace limits what it remembers.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 
 import numpy as np
@@ -11,6 +16,10 @@ from numpy.typing import NDArray
 FEW_ROWS = 64  # of logits in a step, whose memory is kept
 
 Array = NDArray[np.float32] | NDArray[np.int64] | NDArray[np.int32]
+# The plugin counts numbers of tokens, about. oneDNN below it would hold on to the same kernels, of which each
+# number of tokens has several.
+LEAST, KERNELS = 32, 8
+PROPERTY, VARIABLE = "CPU_RUNTIME_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
 
 
 class Compiled:
@@ -66,3 +75,12 @@ class Compiled:
         self._written.clear()
         self.share(self.tensors)
         return True
+
+
+def limited(properties: Mapping[str, str], max_num_seqs: int = LEAST) -> dict[str, str]:
+    """The properties of a compilation, with the limit unless they have one: as many numbers as sequences may
+    decode in a step. oneDNN reads its own limit from the environment at its first use; an operator's counts.
+    """
+    most = max(LEAST, max_num_seqs)
+    os.environ.setdefault(VARIABLE, str(KERNELS * most))
+    return {PROPERTY: str(most), **properties}

@@ -19,8 +19,8 @@ from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
+from headrace.engine.block_files import BlockFiles, Stored
 from headrace.engine.blocks import BlockPool
-from headrace.engine.files import BlockFiles, Stored
 from headrace.engine.prefix import PrefixCache
 from headrace.engine.runner import Runner
 from headrace.engine.scheduler import Scheduler

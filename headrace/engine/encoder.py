@@ -14,9 +14,9 @@ import openvino as ov
 from numpy.typing import NDArray
 
 from headrace.encoder_types import Pooling
-from headrace.engine.shapes import limited
+from headrace.engine.compiled import limited
 from headrace.errors import ModelError
-from headrace.freed import trim
+from headrace.free_memory import trim
 
 STEP = 16  # lengths are padded to multiples of this, so that the runtime meets few shapes
 MASK, TYPES = "attention_mask", "token_type_ids"

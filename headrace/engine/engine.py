@@ -11,23 +11,19 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.engine.adjust import Mask
-from headrace.engine.batch import Batch, invariant, pack
+from headrace.backend_types import Distribution
+from headrace.engine.batch import Batch, invariant, pack, read_states
+from headrace.engine.block_files import BlockFiles
 from headrace.engine.blocks import BlockPool
 from headrace.engine.disk import DiskCache
-from headrace.engine.files import BlockFiles
-from headrace.engine.logprobs import logprobs
-from headrace.engine.masks import MaskMaker, Masks
 from headrace.engine.phrases import Phrases
 from headrace.engine.prefix import PrefixCache
-from headrace.engine.reading import read_states
 from headrace.engine.runner import Runner
-from headrace.engine.sampler import Floats, choose
+from headrace.engine.sampler import Floats, Mask, MaskMaker, Masks, choose, logprobs
 from headrace.engine.scheduler import Chunks, Scheduler
 from headrace.engine.sequence import FinishReason, Logprobs, Readings, Sequence
 from headrace.engine.work import Work
-from headrace.freed import trim
-from headrace.measured import Distribution
+from headrace.free_memory import trim
 
 log = logging.getLogger(__name__)
 

@@ -7,11 +7,10 @@ from functools import partial
 from pathlib import Path
 
 from headrace.config.memory import CacheType, check_cache
+from headrace.engine.block_files import BlockFiles
 from headrace.engine.engine import Engine
-from headrace.engine.files import BlockFiles
-from headrace.engine.memory import budget
 from headrace.engine.phrases import read
-from headrace.engine.runner import Runner
+from headrace.engine.runner import Runner, budget
 from headrace.engine.torch.options import TorchOptions, check_numbers
 
 log = logging.getLogger(__name__)

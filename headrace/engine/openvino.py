@@ -24,11 +24,9 @@ from openvino._offline_transformations import paged_attention_transformation
 from headrace import __version__
 from headrace.config.memory import CacheType
 from headrace.engine.batch import Batch, one_token
-from headrace.engine.compiled import Compiled
-from headrace.engine.fingerprint import add_file
-from headrace.engine.shapes import limited
-from headrace.engine.site_inputs import NO_EDITS, NO_ROWS, SiteInputs
-from headrace.engine.sites import add_sites
+from headrace.engine.compiled import Compiled, limited
+from headrace.engine.runner import add_file
+from headrace.engine.sites import NO_EDITS, NO_ROWS, SiteInputs, add_sites
 from headrace.errors import ModelError
 from headrace.steering.slot import SiteNeeds
 

@@ -1,17 +1,24 @@
-"""The interface between engine and runtime: one forward pass over a packed batch."""
+"""The interface between engine and runtime: one forward pass over a packed batch; and what the runners share
+when they are loaded: the fingerprint of files, and the memory of a KV cache.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from hashlib import blake2b
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import psutil
 from numpy.typing import NDArray
 
 from headrace.engine.batch import Batch
 from headrace.steering.slot import SiteNeeds
 
 Sites = Any  # what a runner prepares for itself
+SAMPLES, SAMPLE_BYTES = 256, 4096  # of a file of weights
+FREE_MEMORY_SHARE = 0.25  # of what is free once the weights are loaded
 
 
 class Runner(Protocol):
@@ -98,3 +105,29 @@ class Runner(Protocol):
         and `hidden` returned.
         """
         ...
+
+
+def add_file(digest: blake2b, path: Path) -> None:
+    """Add to a fingerprint what stands for a file of weights: its size, its time, and pieces of it."""
+    status = path.stat()
+    digest.update(f"{status.st_size} {status.st_mtime_ns}".encode())
+    digest.update(_sample(path))
+
+
+def _sample(path: Path) -> bytes:
+    """Pieces of a file from all over it: reading gigabytes of weights whole would delay the start."""
+    length = path.stat().st_size
+    with path.open("rb") as file:
+        pieces = []
+        for index in range(SAMPLES):
+            file.seek(length * index // SAMPLES)
+            pieces.append(file.read(SAMPLE_BYTES))
+    return b"".join(pieces)
+
+
+def budget(kv_cache_bytes: int, free: int | None = None) -> int:
+    """Bytes for the KV cache. `kv_cache_bytes`: as configured; 0: a share of what is `free`; None: of the
+    machine's memory.
+    """
+    available = psutil.virtual_memory().available if free is None else free
+    return kv_cache_bytes or int(available * FREE_MEMORY_SHARE)

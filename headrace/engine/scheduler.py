@@ -2,8 +2,8 @@
 
 It knows tokens and blocks, not tensors. The token budget of a step is spent in this order: sequences that
 decode (one token each), prompts that are partly computed, waiting sequences; each group by rank: (priority,
-turn, arrival), where turns share the engine between callers (fair.py). A prompt longer than the budget is
-computed in chunks over several steps; in small ones (pace.py) while others decode. When blocks run out, the
+turn, arrival), where turns share the engine between callers (fairness.py). A prompt longer than the budget is
+computed in chunks over several steps; in small ones (work.py) while others decode. When blocks run out, the
 running sequence that is last by rank is preempted: it releases its blocks and is computed again later. That
 is often cheap, because its full blocks stay in the prefix cache until their space is needed. A waiting
 sequence is admitted once there is a seat, and blocks for all its tokens; to make room it preempts running
@@ -24,13 +24,12 @@ from __future__ import annotations
 import heapq
 
 from headrace.engine.blocks import BlockPool
-from headrace.engine.fair import FairTurns, greedy, newcomers
-from headrace.engine.pace import Pace
+from headrace.engine.fairness import FairTurns, greedy, newcomers
 from headrace.engine.phrases import Phrases
 from headrace.engine.prefix import PrefixCache
 from headrace.engine.sequence import Rank, Sequence
 from headrace.engine.speculation import Speculation
-from headrace.engine.work import Counters, Work
+from headrace.engine.work import Counters, Pace, Work
 
 # Prompt tokens that one step scores: each takes a row of logits, as large as the vocabulary. Steps of so many
 # take 5 % longer for each token than steps of 512.
@@ -293,7 +292,7 @@ class Scheduler:
         chunks[sequence] = count
 
     def _is_long(self, sequence: Sequence) -> bool:
-        """Whether the prompt takes several steps anyway: then small ones, while others decode (pace.py). A
+        """Whether the prompt takes several steps anyway: then small ones, while others decode (work.py). A
         shorter one is computed at once.
         """
         return sequence.num_pending > 1 and len(sequence.tokens) - sequence.num_cached > self.max_batch_tokens

@@ -13,8 +13,8 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.engine.achieved import Achieved
 from headrace.engine.draft import Drafter
+from headrace.engine.edit_effects import Achieved
 from headrace.engine.probing import GuardProber, Prober
 from headrace.steering.plan import Plan
 from headrace.steering.types import Reading
@@ -117,7 +117,7 @@ class Sequence:
     leader: Sequence | None = None  # shares its prompt: wait until the leader has computed it
     constraint: Constraint | None = None
     pooling: Pooling | None = None  # compute an embedding instead of a continuation
-    flow: str = ""  # who waits for it: the engine's time is shared between flows (see fair.py)
+    flow: str = ""  # who waits for it: the engine's time is shared between flows (see fairness.py)
     turn: int = 0  # its place among the flows; set by the scheduler
     salt: bytes = b""  # only sequences of equal salt share blocks through the prefix cache
     prediction: list[int] = field(default_factory=list)  # what the caller expects the answer to repeat

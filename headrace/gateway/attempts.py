@@ -19,7 +19,7 @@ from typing import Generic, TypeVar
 from headrace.breaker import Permit
 from headrace.config import RouteConfig
 from headrace.errors import BadRequest, ContextTooLong, ProviderUnreachable, ServerError
-from headrace.failures import reasons
+from headrace.fallback_reasons import reasons
 from headrace.gateway.routing import Plan, Target
 
 log = logging.getLogger(__name__)

@@ -14,6 +14,7 @@ from typing import TypeVar
 from headrace.backend_types import Backend
 from headrace.callers import ANONYMOUS, CALLER
 from headrace.config import RouteConfig
+from headrace.encoder_types import Ranking, RerankRequest
 from headrace.errors import BadRequest, NotFound, ServerError
 from headrace.features import NO_USES, Uses
 from headrace.gateway.attempts import Attempts, Clock
@@ -42,7 +43,6 @@ from headrace.gateway.monitor import Monitor
 from headrace.gateway.routing import Plan, Router, Target, check_model
 from headrace.gateway.work import Embed, Generate, PassOn, Rerank, Wishes, Work, without_wishes
 from headrace.relay_types import Relayed, Relaying, RelayRequest
-from headrace.rerank_types import Ranking, RerankRequest
 from headrace.types import (
     Conversation,
     Embeddings,

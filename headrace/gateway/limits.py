@@ -9,12 +9,12 @@ from typing import Any, Self
 from headrace.callers import RATES, Principal
 from headrace.config import PriceConfig
 from headrace.config.tables import LOCAL
+from headrace.encoder_types import RerankRequest, question
 from headrace.errors import BadRequest
 from headrace.gateway.lifetime import Tally
 from headrace.gateway.routing import Target
 from headrace.limits.demand import Demand, Limiter, Reservation
 from headrace.relay_types import RelayRequest, num_prompts
-from headrace.rerank_types import RerankRequest, question
 from headrace.types import Conversation, EmbedRequest, GenerateRequest, Message, Texts, TokenizeRequest, Usage
 
 ANSWER = 4096  # tokens that an answer may have whose caller has set no limit

@@ -12,12 +12,12 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
+from headrace.backend_types import WithIgnored
+from headrace.encoder_types import Ranking, RerankRequest
 from headrace.errors import BadRequest, ProviderRefused, ServerError
 from headrace.gateway.generation import Opened
 from headrace.gateway.routing import Target
-from headrace.ignored import WithIgnored
 from headrace.relay_types import Relayed, Relaying, RelayRequest
-from headrace.rerank_types import Ranking, RerankRequest
 from headrace.types import Conversation, Embeddings, EmbedRequest, Event, GenerateRequest, Started
 
 MEMORY_S = 300.0  # for how long a member that a target refused is not sent to it

@@ -17,8 +17,8 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
+from headrace.backend_types import Distribution
 from headrace.gateway.lifetime import SteeringTally, Tally
-from headrace.measured import Distribution
 from headrace.types import Usage
 
 MAX_SERIES = 500  # pairs of provider and model, and keys: callers choose some models' names

@@ -13,8 +13,8 @@ from prometheus_client.core import (
     Metric,
 )
 
+from headrace.backend_types import Composed, EngineStats, Measured, ReplicaState, Replicated
 from headrace.gateway.gateway import Gateway
-from headrace.measured import Composed, EngineStats, Measured, ReplicaState, Replicated
 from headrace.metering.metrics import buckets
 
 CACHE = ("block_size", "num_gpu_blocks", "cache_dtype", "enable_prefix_caching")

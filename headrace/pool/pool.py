@@ -11,11 +11,11 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from headrace.backend_types import Backend
+from headrace.encoder_types import Ranking, RerankRequest
 from headrace.errors import ModelNotFound, ModelUnavailable, Overloaded
-from headrace.features import NONE, Feature
+from headrace.features import Feature
 from headrace.pool.entry import Entry, Hold, Known
 from headrace.pool.residents import Changes, Residents
-from headrace.rerank_types import Ranking, RerankRequest
 from headrace.steering.types import Library
 from headrace.types import (
     Embeddings,
@@ -35,8 +35,8 @@ MAX_WAITING = 256  # requests that wait for one model to be loaded
 LOOK_S = 1.0  # how often idle models are looked for
 
 
-class Pool:
-    """A Backend with several models. `preload`: the ids of models that `start` loads, as far as they fit.
+class Pool(Backend):
+    """A backend with several models. `preload`: the ids of models that `start` loads, as far as they fit.
 
     Its methods are called on the event loop. `pool.entries` is read by others and changed only here and in
     `residents`.
@@ -56,6 +56,7 @@ class Pool:
         """`models`: (reference, what is known); `idle_s`: id → seconds without a request after which it is
         unloaded, for others `default_idle_s`.
         """
+        super().__init__(NAME)
         self.entries: dict[str, Entry] = {}
         self.changes = Changes()
         self.now = now
@@ -66,18 +67,6 @@ class Pool:
         self._housekeeper: asyncio.Task[None] | None = None
         for reference, known in models:
             self.add(reference, known)
-
-    @property
-    def name(self) -> str:
-        return NAME
-
-    @property
-    def unsent(self) -> Set[Feature]:
-        return NONE
-
-    @property
-    def has_ended(self) -> bool:
-        return False
 
     @property
     def is_alive(self) -> bool:

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Iterable
 
 from headrace.backend_types import Backend
 from headrace.errors import ModelUnavailable
-from headrace.freed import trim
+from headrace.free_memory import trim
 from headrace.pool.entry import Entry
 
 log = logging.getLogger(__name__)

@@ -167,7 +167,7 @@ def _ungated(weights: Weights, encoder: Doubles) -> tuple[Doubles, Doubles, Doub
 
 
 def row_scales(states: Floats, normalization: Normalization) -> tuple[Floats, Floats]:
-    """(ρ, κ)[tokens], see `headrace.steering.operation.scales`; in the precision of the states."""
+    """(ρ, κ)[tokens], see `scales` in tests/steering/operation.py; in the precision of the states."""
     if normalization == "layer_norm":
         deviation = states.std(axis=1, ddof=1)
         return 1 / (deviation + states.dtype.type(EPSILON)), deviation

@@ -4,6 +4,7 @@ the report are chosen, named, and measured.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,14 +14,14 @@ from numpy.typing import NDArray
 
 from headrace.steering import report
 from headrace.steering.corpus import file_texts, library_texts, windows
-from headrace.steering.dose import Curve, token_curve
-from headrace.steering.quality import CrossEntropy, Quality, cross_entropy, measure
+from headrace.steering.formats.saelens import save_sae
+from headrace.steering.library import FEATURES
+from headrace.steering.quality import CrossEntropy, Curve, Quality, cross_entropy, measure, token_curve
 from headrace.steering.report import printable
-from headrace.steering.save_sae import save_features, save_sae
 from headrace.steering.site import Lens, Report, Site
 from headrace.steering.train_sae import SAE, SAESettings, train, usable
-from headrace.steering.train_vector import random_like
 from headrace.steering.types import Capture
+from headrace.steering.vector_training import random_like
 
 Decode = Callable[[Sequence[int]], str]
 
@@ -95,7 +96,7 @@ class TrainedSAE:
             "largest": [round(float(value), 4) for value in self.usage.largest],
             "density": [round(float(value), 6) for value in self.usage.density],
         }
-        save_features(folder, known)
+        (folder / FEATURES).write_text(json.dumps(known) + "\n", encoding="utf-8")
         (folder / REPORT).write_text(self.page(model, name), encoding="utf-8")
 
     def page(self, model: str, name: str) -> str:

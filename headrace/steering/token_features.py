@@ -1,4 +1,4 @@
-"""Which features of a sparse autoencoder write a token, and which read it."""
+"""Which features of a sparse autoencoder write a token, which read it, and which are like each other."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from headrace.steering.formats.tensors import read_json
 from headrace.steering.library import FEATURES, labels_of
 from headrace.steering.sae import LoadedSAE, fold
 from headrace.steering.site import Lens, Report, Site, embeddings, no_report
-from headrace.steering.types import Capture, SAEInfo
+from headrace.steering.types import SAE, Capture, SAEInfo
 
 Floats = NDArray[np.float32]
 
@@ -104,3 +104,18 @@ def token_scores(capture: Capture, direction: Floats, count: int) -> TokenScores
 def _best(scores: Floats, count: int) -> tuple[Score, ...]:
     order: Sequence[int] = np.argsort(-scores)[:count].tolist()
     return tuple(Score(feature, float(scores[feature])) for feature in order)
+
+
+def neighbours(sae: SAE, feature: int, count: int) -> list[tuple[int, float]]:
+    """The features whose decoder directions are most alike, with the cosines, most alike first."""
+    direction = sae.decoder[feature]
+    norms = np.linalg.norm(sae.decoder, axis=1) * np.linalg.norm(direction)
+    cosines = (sae.decoder @ direction) / np.maximum(norms, 1e-12)
+    cosines[feature] = -np.inf
+    order = np.argsort(-cosines)[: min(count, len(cosines) - 1)]
+    return [(int(index), float(cosines[index])) for index in order]
+
+
+def lengths(sae: SAE, feature: int) -> tuple[float, float]:
+    """The lengths of a feature's encoder and decoder directions."""
+    return float(np.linalg.norm(sae.encoder[:, feature])), float(np.linalg.norm(sae.decoder[feature]))

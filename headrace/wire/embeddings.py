@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, NotRequired
 from pydantic import Discriminator, Field, StringConstraints, Tag
 from typing_extensions import TypedDict
 
-from headrace.rerank_types import Ranking, RerankMethod, RerankRequest
+from headrace.encoder_types import Ranking, RerankMethod, RerankRequest
 from headrace.types import Embeddings, EmbedRequest
 from headrace.wire.completions import Tokens, kind_of_list, texts
 from headrace.wire.generation import INT64, dump

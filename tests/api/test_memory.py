@@ -16,7 +16,7 @@ from headrace.app import create_app
 from headrace.backends.fake import FakeBackend
 from headrace.config import Config
 from headrace.errors import BadRequest, Overloaded
-from headrace.freed import trim
+from headrace.free_memory import trim
 from headrace.types import ModelInfo
 from headrace.wire.limits import MAX_CONTAINERS
 from tests.api.relays import relays

@@ -15,8 +15,7 @@ from headrace.api.relay import RelayedRequest
 from headrace.backends.openai import OpenAIBackend
 from headrace.config import ProviderConfig
 from headrace.gateway.gateway import Gateway
-from headrace.relay_types import RelayRequest
-from headrace.verbatim import Verbatim
+from headrace.relay_types import RelayRequest, Verbatim
 from tests.api.relays import CHUNK, HI, KEY, MESSAGES, STOP, WHOLE, Relays, relays
 from tests.serving import eventually
 from tests.upstream import Answer, answer, scripted, sse

@@ -11,8 +11,8 @@ import pytest
 from headrace.app import create_app
 from headrace.backends.fake import FakeBackend
 from headrace.config import Config
+from headrace.encoder_types import RerankRequest
 from headrace.features import Feature
-from headrace.rerank_types import RerankRequest
 from tests.serving import Served, serving
 
 PATH = "/v1/rerank"

@@ -97,7 +97,10 @@ def test_results_of_one_turn_come_first_in_one_turn_and_text_stays_beside_calls(
                 result("call_1", "one"),
                 result("call_2"),
                 result(
-                    "call_3_47d592ed", "x", {"type": "image", "source": {"type": "url", "url": "https://a/b.png"}}, "y"
+                    "call_3_47d592ed",
+                    "x",
+                    {"type": "image", "source": {"type": "url", "url": "https://a/b.png"}},
+                    "y",
                 ),
                 "And?",
             ],

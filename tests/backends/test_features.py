@@ -20,9 +20,9 @@ from headrace.backends.openai import OpenAIBackend
 from headrace.backends.openai.body import embed_body as openai_embed_body
 from headrace.backends.openai.body import rerank_body
 from headrace.config import ProviderConfig
+from headrace.encoder_types import RerankRequest
 from headrace.errors import SteeringRefused, UnsupportedParameter
 from headrace.features import Feature, Use, Uses
-from headrace.rerank_types import RerankRequest
 from headrace.types import EmbedRequest, GenerateRequest
 from tests.wire.asking import SAMPLES, Asked, request
 

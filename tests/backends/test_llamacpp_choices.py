@@ -8,8 +8,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 
+from headrace.backends.concurrency import Places
 from headrace.backends.llamacpp.choices import Open, Together, together
-from headrace.backends.places import Places
 from headrace.types import Conversation, Event, GenerateRequest, Message, TextDelta
 
 REQUEST = GenerateRequest("m", Conversation((Message("user", "hi"),)))

@@ -13,8 +13,8 @@ from headrace.backends.cerebras import CerebrasBackend
 from headrace.backends.openai import OpenAIBackend
 from headrace.backends.ranking import by_embeddings
 from headrace.config import ProviderConfig
+from headrace.encoder_types import Ranking, RerankRequest
 from headrace.errors import BadRequest, ContextTooLong, EndpointNotFound, ProviderError, ServerError
-from headrace.rerank_types import Ranking, RerankRequest
 from headrace.types import Embeddings, EmbedRequest
 from tests.upstream import Upstream, answer, scripted
 

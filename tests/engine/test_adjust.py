@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from headrace.engine.adjust import adjust
+from headrace.engine.sampler import adjust
 from headrace.engine.sequence import SamplingParams, Sequence
 
 ROW = np.array([1.0, -2.0, 3.0, 0.5, -0.5, 2.5], np.float32)

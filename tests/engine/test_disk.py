@@ -11,8 +11,8 @@ from tempfile import TemporaryDirectory
 import pytest
 from hypothesis import HealthCheck, given, settings
 
+from headrace.engine.block_files import BlockFiles, Stored
 from headrace.engine.engine import Engine
-from headrace.engine.files import BlockFiles, Stored
 from headrace.engine.sequence import SamplingParams, Sequence
 from tests.engine.fakes import FakeOracle, FakeRunner
 from tests.engine.random_load import Drive, Mix, mixes, shared_prefixes

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from headrace.engine.logprobs import logprobs
+from headrace.engine.sampler import logprobs
 
 
 @pytest.mark.parametrize("size", [1, 7, 511, 512, 513, 49_152])

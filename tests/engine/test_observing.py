@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from headrace.engine.batch import Batch
 from headrace.engine.engine import Engine
-from headrace.engine.logprobs import logprobs
 from headrace.engine.openvino import OpenVINORunner, RunnerOptions
+from headrace.engine.sampler import logprobs
 from headrace.engine.scheduler import MAX_SCORED
 from headrace.engine.sequence import BATCH, Logprobs, Pooling, SamplingParams, Sequence
 from headrace.models.catalog import Model

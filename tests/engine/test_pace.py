@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from headrace.engine.pace import LEAST, MOST, START, Pace
-from headrace.engine.work import Work
+from headrace.engine.work import LEAST, MOST, START, Pace, Work
 from tests.engine.test_scheduler import add, scheduler_of, step
 
 

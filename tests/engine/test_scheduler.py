@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headrace.engine.blocks import BlockPool
-from headrace.engine.pace import START
 from headrace.engine.prefix import PrefixCache
 from headrace.engine.scheduler import Chunks, Scheduler
 from headrace.engine.sequence import BATCH, INTERACTIVE, SamplingParams, Sequence
+from headrace.engine.work import START
 
 SIZE = 4  # tokens a block
 

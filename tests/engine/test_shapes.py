@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from headrace.engine.shapes import PROPERTY, VARIABLE, limited
+from headrace.engine.compiled import PROPERTY, VARIABLE, limited
 from headrace.models.catalog import Model
 
 ROOT = Path(__file__).parents[2]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from headrace.backends.engine_features import FEATURES
 from headrace.backends.fake import FakeBackend
+from headrace.features import OWN_ENGINE
 from headrace.models.model import GGUFModel, Header
 from headrace.pool import Known
 from headrace.types import ModelCard, ModelInfo
@@ -56,4 +56,4 @@ class Models:
 
         model = GGUFModel(id, Path(f"{id}.gguf"), Header("llama", "F32", 512, 1))
         info = ModelInfo(id, "headrace", 0, 512, None)
-        return id, Known(model, info, ModelCard(frozenset()), FEATURES, memory_bytes, build)
+        return id, Known(model, info, ModelCard(frozenset()), OWN_ENGINE, memory_bytes, build)

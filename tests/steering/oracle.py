@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.engine.capture import HiddenStates
-from headrace.steering.operation import edit
 from headrace.steering.plan import Plan
+from tests.steering.operation import edit
 
 PlanOf = Callable[[int], Plan]  # by the length of the prompt
 

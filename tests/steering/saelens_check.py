@@ -24,9 +24,9 @@ TOLERANCE = 1e-5  # relative, in float32
 def dump(folder: Path) -> int:
     """Write SAEs of every architecture and normalization, states, and what we compute of them."""
     from headrace.steering.formats.detect import read_sae
-    from headrace.steering.operation import edit
     from headrace.steering.sae import fold
     from headrace.steering.slot import Shape
+    from tests.steering.operation import edit
     from tests.steering.sae_files import write_saelens
     from tests.steering.synthetic import (
         ARCHITECTURES,

@@ -12,8 +12,8 @@ import numpy as np
 import openai
 import pytest
 
-from headrace.steering.train_vector import random_like
 from headrace.steering.types import Library
+from headrace.steering.vector_training import random_like
 from tests.serving import Served, events
 from tests.steering.serving import DATA, LAYER, SAE, VECTOR
 

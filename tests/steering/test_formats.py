@@ -14,7 +14,7 @@ from safetensors import TensorSpec, serialize_file
 from headrace.errors import SteeringRefused
 from headrace.steering.formats.control_vector import read_vector, write_vector
 from headrace.steering.formats.detect import read_sae
-from headrace.steering.formats.found import Found
+from headrace.steering.formats.tensors import Found
 from headrace.steering.sae import Weights, fold
 from headrace.steering.types import Architecture, Normalization
 from tests.steering.sae_files import saelens_arrays, saelens_config, write, write_saelens

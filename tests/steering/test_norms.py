@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from headrace.backends.engine import EngineBackend, EngineSettings
+from headrace.backends.engine.editor import MAX_BYTES, NormFile
 from headrace.models.catalog import Model
 from headrace.steering.formats.control_vector import write_vector
-from headrace.steering.norms import MAX_BYTES, NormFile
 
 KEY = bytes(range(16))
 WIDTH = 576  # of the default model

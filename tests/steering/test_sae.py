@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from headrace.steering.operation import edit
 from headrace.steering.sae import fold
 from headrace.steering.slot import Shape
 from headrace.steering.types import Architecture, Normalization
+from tests.steering.operation import edit
 from tests.steering.synthetic import ARCHITECTURES, NORMALIZATIONS, WIDTH, Defined, info_of, random_weights
 
 SHAPES = {

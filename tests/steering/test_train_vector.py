@@ -7,7 +7,7 @@ import pytest
 
 from headrace.errors import ConfigError
 from headrace.steering.site import Floats
-from headrace.steering.train_vector import direction, random_like
+from headrace.steering.vector_training import direction, random_like
 
 WIDTH = 16
 WANTED = np.eye(1, WIDTH, 3, dtype=np.float32)[0] * 2

@@ -8,8 +8,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from headrace.encoder_types import RerankRequest
 from headrace.features import Uses
-from headrace.rerank_types import RerankRequest
 from headrace.types import EmbedRequest, GenerateRequest
 from headrace.wire import chat, completions, embeddings
 from headrace.wire.anthropic import request as messages

@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass, field
 
 from headrace.backends.answer import object_in
-from headrace.backends.bodies import Budget
+from headrace.backends.body_decoding import Budget
 from headrace.backends.calls import CallPiece, arguments_text
 from headrace.backends.choice import ChoiceAssembler, all_text, is_broken, left_out
 from headrace.backends.error_body import error_body, is_error

@@ -15,7 +15,7 @@ from headrace.dialects.anthropic import image_type
 from headrace.dialects.values import Object, an_object, objects
 from headrace.finite import dumped_pieces
 from headrace.offload import while_wanted
-from headrace.verbatim import Verbatim
+from headrace.relay_types import Verbatim
 
 NAME = re.compile("[a-zA-Z0-9_-]{1,128}")
 ID, NO_ID = re.compile("[a-zA-Z0-9_-]+"), re.compile("[^a-zA-Z0-9_-]")

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 from headrace.backends.embedder.base import CHARACTER, EncoderBackend, Loaded
 from headrace.backends.embedder.batcher import Encoder
 from headrace.backends.ranking import by_embeddings
+from headrace.encoder_types import Ranking, RerankRequest
 from headrace.errors import BadRequest
 from headrace.features import Feature
 from headrace.models.model import ONNX, Model
 from headrace.offload import aside
-from headrace.rerank_types import Ranking, RerankRequest
 from headrace.types import Embeddings, EmbedRequest
 
 if TYPE_CHECKING:  # numpy and the tokenizers take 20 MB, which a model needs from its first use on

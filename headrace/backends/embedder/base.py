@@ -17,12 +17,12 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from headrace import __version__
-from headrace.backends.base import BaseBackend
+from headrace.backend_types import Backend
 from headrace.backends.embedder.batcher import MAX_ROWS, Batcher, Encoder
 from headrace.encoder_types import Embedding
 from headrace.engine.torch.options import TorchOptions
 from headrace.errors import BadRequest, ModelError, ModelUnavailable, Overloaded
-from headrace.freed import trim
+from headrace.free_memory import trim
 from headrace.models.model import Model, Progress
 from headrace.types import TEXT_ONLY, Event, GenerateRequest, ModelInfo, ModelKind
 
@@ -57,12 +57,11 @@ class Loaded(Generic[Text, Tokenizer]):
     encoder: Encoder[Text]
 
 
-class EncoderBackend(BaseBackend, Generic[Text, Tokenizer]):
+class EncoderBackend(Backend, Generic[Text, Tokenizer]):
     """Serves the model `name`. `prepare` returns its files, and fetches them if need be; it runs in a thread
     and raises ModelError. With `is_eager` that happens at the start.
     """
 
-    is_alive = True
     kind: ModelKind = "embedding"
 
     def __init__(

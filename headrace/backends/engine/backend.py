@@ -16,12 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace import __version__
-from headrace.backends.annotations import unenforced
-from headrace.backends.base import BaseBackend
-from headrace.backends.card import card_of
+from headrace.backend_types import Backend, EngineStats, with_ignored
+from headrace.backends.concurrency import Places, check_choices
 from headrace.backends.engine import costs
-from headrace.backends.engine.calibration import ordinary_text
-from headrace.backends.engine.editor import EngineEditor
+from headrace.backends.engine.editor import EngineEditor, ordinary_text
 from headrace.backends.engine.judge import probability
 from headrace.backends.engine.preparation import Preparation
 from headrace.backends.engine.prompt import Prompts
@@ -29,20 +27,19 @@ from headrace.backends.engine.settings import EngineSettings
 from headrace.backends.engine.steering import Steerer
 from headrace.backends.engine.stream import Pooling, Stream, Waiter
 from headrace.backends.engine.thread import EngineThread
-from headrace.backends.engine_features import FEATURES
-from headrace.backends.places import Places, check_choices
+from headrace.backends.model_card import card_of
 from headrace.backends.ranking import by_embeddings
+from headrace.encoder_types import Ranking, RerankRequest
 from headrace.engine.engine import Engine, Output
 from headrace.engine.sequence import Sequence
 from headrace.errors import BadRequest, ConfigError, EngineFailed, ServerError
-from headrace.freed import trim
-from headrace.ignored import with_ignored
-from headrace.measured import EngineStats
+from headrace.features import OWN_ENGINE
+from headrace.free_memory import trim
 from headrace.models.catalog import Model
 from headrace.offload import aside
-from headrace.rerank_types import Ranking, RerankRequest
 from headrace.steering.library import ModelLibrary
 from headrace.steering.types import Capture, Condition, SteeringRequest
+from headrace.text.structured.formats import unenforced
 from headrace.text.tokenizer import Tokenizer
 from headrace.types import (
     TEXT_ONLY,
@@ -59,11 +56,11 @@ from headrace.types import (
 VECTOR = 1024  # the work of scaling an embedding, in bytes, the unit of `aside`
 
 
-class EngineBackend(BaseBackend):
+class EngineBackend(Backend):
     """One local model. Heavy libraries are loaded in `start`."""
 
-    features = FEATURES
-    by_us = FEATURES
+    features = OWN_ENGINE
+    by_us = OWN_ENGINE
 
     def __init__(self, model: Model, settings: EngineSettings, tool_format: str | None = None) -> None:
         """`tool_format`: a key of toolcalls.FORMATS; None: the format that the chat template uses."""

@@ -7,8 +7,12 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from headrace.backends.engine.activations import PendingActivations
-from headrace.backends.engine.logprobs import PendingLogprobs, prompt_logprobs, token_logprob
+from headrace.backends.engine.pending import (
+    PendingActivations,
+    PendingLogprobs,
+    prompt_logprobs,
+    token_logprob,
+)
 from headrace.engine.engine import Output
 from headrace.engine.sequence import Readings, Sequence
 from headrace.offload import SMALL

@@ -4,8 +4,8 @@ a few milliseconds is moved to a thread.
 
 from __future__ import annotations
 
+from headrace.encoder_types import RerankRequest
 from headrace.offload import SMALL
-from headrace.rerank_types import RerankRequest
 from headrace.types import Conversation, GenerateRequest, Texts
 
 CHARACTER, TOKEN, MESSAGE = 16, 16, 2048  # of each character, token id, message, and edit of a layer

@@ -1,7 +1,12 @@
-"""Makes layers of a running engine editable: compiles beside it, and exchanges the graph between steps."""
+"""Makes layers of a running engine editable: compiles beside it, and exchanges the graph between steps. The
+median norms of the hidden states are kept in a file: measuring them takes seconds at each start.
+"""
 
 from __future__ import annotations
 
+import json
+import logging
+import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import CancelledError
@@ -18,12 +23,58 @@ from headrace.engine.probing import NO_READING, Source
 from headrace.engine.sequence import BATCH, SamplingParams
 from headrace.engine.sequence import Sequence as EngineSequence
 from headrace.errors import EngineFailed, ModelError, SteeringRefused
-from headrace.steering.norms import NormFile
+from headrace.small_files import write_whole
 from headrace.steering.slot import SiteNeeds
 from headrace.steering.types import Probe, Reading
+from headrace.text.tokenizer import Tokenizer
+
+log = logging.getLogger(__name__)
 
 CALIBRATION_TOKENS = 1024
 POLL_S = 0.2  # between two looks at whether the engine is alive
+MAX_BYTES = 2**20  # of a file: a model has a few hundred layers at most
+CHARACTERS = 8000
+SHORTEST = 1000  # of a page, in characters: shorter ones are tables and headings
+
+
+class NormFile:
+    """One file for each model, configuration and text that is measured: `key` stands for all three. A file
+    that is damaged or foreign counts as missing, and is replaced.
+    """
+
+    def __init__(self, folder: Path, key: bytes) -> None:
+        self._path, self._key = folder / f"{key.hex()}.json", key
+
+    def read(self) -> dict[int, float]:
+        """The norms that are known, by layer."""
+        try:
+            with self._path.open("rb") as file:
+                checksum, _, text = file.read(MAX_BYTES).partition(b"\n")
+            if checksum.decode() != self._checksum(text):
+                return {}
+            found = {int(layer): float(norm) for layer, norm in json.loads(text).items()}
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError, TypeError, AttributeError) as exc:
+            log.debug("%s is not used: %s", self._path, exc)
+            return {}
+        return found if all(math.isfinite(norm) and norm > 0 for norm in found.values()) else {}
+
+    def add(self, norms: Mapping[int, float]) -> None:
+        """Keep these, too. A folder that cannot be written to is logged: they are measured again next time.
+
+        Of two processes that add at the same time the last one wins; the other's are measured again.
+        """
+        known = {**self.read(), **norms}
+        text = json.dumps({str(layer): norm for layer, norm in sorted(known.items())}).encode()
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(self._path, self._checksum(text).encode(), b"\n", text)
+        except OSError as exc:
+            log.info("the norms of hidden states are not kept: %s", exc)
+
+    def _checksum(self, text: bytes) -> str:
+        return blake2b(text, digest_size=16, key=self._key).hexdigest()
 
 
 class NormProber:
@@ -126,3 +177,13 @@ class EngineEditor:
             if not thread.is_alive or sequence.finish_reason == "error":
                 raise EngineFailed("the norms of the hidden states could not be measured")
         return {prober.layer: float(np.median(prober.norms[1:])) for prober in probers}
+
+
+def ordinary_text(tokenizer: Tokenizer) -> list[int]:
+    """The tokens of an ordinary text, on which the norms of hidden states are measured, with BOS if the model
+    uses one: Python's own documentation, which every installation has.
+    """
+    from pydoc_data.topics import topics
+
+    pages = [page for _, page in sorted(topics.items()) if len(page) >= SHORTEST]
+    return tokenizer.encode_prompt("\n".join(pages)[:CHARACTERS])

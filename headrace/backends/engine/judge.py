@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 
 from headrace.backends.engine.prompt import Prompts, Room
 from headrace.backends.ranking import check_repeated
+from headrace.encoder_types import RerankRequest, question
 from headrace.engine.sequence import BATCH, SamplingParams, Sequence
 from headrace.errors import BadRequest, ContextTooLong
 from headrace.offload import check_wanted
-from headrace.rerank_types import RerankRequest, question
 from headrace.types import Conversation, Message
 
 MARGIN = 4  # tokens that a cut document may grow by beside its new neighbours

@@ -14,12 +14,12 @@ from headrace.backends.engine.prompt import Prompt, Prompts, Room
 from headrace.backends.engine.rules import Rules
 from headrace.backends.engine.settings import EngineSettings
 from headrace.backends.engine.steering import Steered, Steerer
+from headrace.encoder_types import RerankRequest
 from headrace.engine.probing import PeakProber
 from headrace.engine.sequence import BATCH, Constraint, SamplingParams, Sequence
 from headrace.errors import BadRequest
 from headrace.models.catalog import Model
 from headrace.offload import check_wanted
-from headrace.rerank_types import RerankRequest
 from headrace.steering.types import Condition
 from headrace.text.bounds import check_size
 from headrace.text.reasoning import Splitter

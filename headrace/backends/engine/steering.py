@@ -12,7 +12,7 @@ from math import inf
 import numpy as np
 
 from headrace.backends.engine.prompt import Prompt, Prompts
-from headrace.engine.achieved import Achieved, Measure
+from headrace.engine.edit_effects import Achieved, Measure
 from headrace.engine.probing import GuardProber, PeakProber, Prober, SAEProber
 from headrace.engine.sequence import Watch
 from headrace.errors import SteeringRefused

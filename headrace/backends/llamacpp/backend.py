@@ -11,18 +11,16 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from headrace.backends.annotations import unenforced
-from headrace.backends.base import BaseBackend
+from headrace.backend_types import Backend, EngineStats, with_ignored
+from headrace.backends.concurrency import Places, check_choices
 from headrace.backends.llamacpp.choices import Open, Together, singles, together
 from headrace.backends.llamacpp.dialect import LlamaCppDialect, checked, shown, with_grammar
 from headrace.backends.llamacpp.process import Running, Settings, unreachable
 from headrace.backends.openai.body import chat_body
-from headrace.backends.places import Places, check_choices
 from headrace.backends.writing import Writing, size_of
 from headrace.errors import BadRequest, ContextTooLong, HeadraceError, ProviderError, ServerError, TextTooLong
-from headrace.ignored import with_ignored
-from headrace.measured import EngineStats
 from headrace.offload import aside, while_wanted
+from headrace.text.structured.formats import unenforced
 from headrace.types import (
     TEXT_ONLY,
     Conversation,
@@ -42,7 +40,7 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0  # before a process that ended soon i
 STABLE_S = 60.0  # one that ends after so long is started again at once
 
 
-class LlamaCppBackend(BaseBackend):
+class LlamaCppBackend(Backend):
     """Serves the model in `path` under the id `model` (default: the file's name). `chat_template` overrides
     the file's.
 
@@ -54,6 +52,7 @@ class LlamaCppBackend(BaseBackend):
 
     features = LlamaCppDialect.features
     by_us = LlamaCppDialect.by_us
+    is_alive = True
 
     def __init__(
         self,
@@ -83,7 +82,6 @@ class LlamaCppBackend(BaseBackend):
         self._reuses_prompts, self._max_tokens_default = reuses_prompts, max_tokens_default
         self._own_template = own_template if chat_template is None else None
         self._refusal: str | None = None  # why conversations are refused: the template is broken
-        self.is_alive = True
 
     @property
     def pid(self) -> int | None:

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import replace
 
-from headrace.backends.places import Places
+from headrace.backends.concurrency import Places
 from headrace.types import Conversation, Event, GenerateRequest, Texts
 
 Open = Callable[[GenerateRequest], AbstractAsyncContextManager[AsyncIterator[Event]]]

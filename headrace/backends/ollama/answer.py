@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, get_args
 
 from headrace.backends.answer import object_in
-from headrace.backends.bodies import Budget
+from headrace.backends.body_decoding import Budget
 from headrace.backends.calls import call_piece
 from headrace.backends.choice import ChoiceAssembler, all_text, left_out, texts
 from headrace.backends.error_body import is_error

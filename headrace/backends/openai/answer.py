@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from headrace.backends.answer import object_in
-from headrace.backends.bodies import Budget
+from headrace.backends.body_decoding import Budget
 from headrace.backends.choice import ChoiceAssembler, left_out
 from headrace.backends.error_body import is_error
 from headrace.backends.http import Upstream

@@ -21,11 +21,11 @@ from headrace.backends.remote import Remote, listed
 from headrace.backends.writing import Writing, size_of
 from headrace.config import ProviderConfig
 from headrace.dialects.values import an_object, count
+from headrace.encoder_types import Ranking, RerankRequest
 from headrace.features import OPENAI_AND_VLLM, Feature
 from headrace.finite import size_up_to
 from headrace.offload import SMALL, aside
 from headrace.relay_types import Relayed, RelayRequest
-from headrace.rerank_types import Ranking, RerankRequest
 from headrace.types import Conversation, Embeddings, EmbedRequest, Event, GenerateRequest, ModelInfo
 
 FEATURES = OPENAI_AND_VLLM | {

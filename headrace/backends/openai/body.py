@@ -8,9 +8,9 @@ from typing import Any
 
 from headrace.backends.openai.corrections import fitted, messages_of
 from headrace.backends.writing import Writing, without_none
+from headrace.encoder_types import RerankRequest
 from headrace.errors import UnsupportedParameter
 from headrace.offload import while_wanted
-from headrace.rerank_types import RerankRequest
 from headrace.text.structured.keywords import Node, subschemas
 from headrace.types import (
     Conversation,

@@ -5,26 +5,24 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence, Set
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import TypeVar
 
 from headrace import logs
-from headrace.backends.base import BaseBackend
+from headrace.backend_types import Backend, ReplicaStats, WithIgnored
 from headrace.backends.replicas import affinity
 from headrace.backends.replicas.affinity import Moves
 from headrace.backends.replicas.replica import Replica
 from headrace.backends.replicas.resume import Resumption, way_of
 from headrace.backends.replicas.supervision import Program, Supervision
 from headrace.backends.replicas.watch import Watch
+from headrace.encoder_types import Ranking, RerankRequest
 from headrace.errors import ProviderError, ProviderUnreachable, ServerError
-from headrace.failures import reasons
+from headrace.fallback_reasons import reasons
 from headrace.features import Feature
-from headrace.ignored import WithIgnored
-from headrace.measured import ReplicaStats
 from headrace.relay_types import Relayed, RelayRequest
-from headrace.rerank_types import Ranking, RerankRequest
 from headrace.types import (
     Embeddings,
     EmbedRequest,
@@ -49,12 +47,10 @@ T = TypeVar("T")
 Open = Callable[[Replica, AsyncExitStack], Awaitable[T]]
 
 
-class Replicas(BaseBackend):
+class Replicas(Backend):
     """Sends each request to the replica that its affinity prefers, and to the next one if that fails before
     its first byte. After a first byte no other replica gets the request, so that none is answered twice.
     """
-
-    is_alive = True  # replicas that are down do not make this server unhealthy
 
     def __init__(
         self,
@@ -106,7 +102,7 @@ class Replicas(BaseBackend):
             log.info("%s: %s gets %s requests", self.name, name, "no new" if is_drained else "new")
         return bool(found)
 
-    def features_of(self, model: str) -> frozenset[Feature]:
+    def features_of(self, model: str) -> Set[Feature]:
         return self._any.features_of(model)
 
     def models(self) -> list[ModelInfo]:
@@ -145,7 +141,7 @@ class Replicas(BaseBackend):
         return await self._any.tokenizer_info(model)
 
     @property
-    def _any(self) -> BaseBackend:
+    def _any(self) -> Backend:
         return next((one.backend for one in self.members if one.is_reachable), self.members[0].backend)
 
     @asynccontextmanager

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from headrace.backend_types import ReplicaState, ReplicaStats
 from headrace.backends.openai import OpenAIBackend
 from headrace.breaker import Breaker
-from headrace.measured import ReplicaState, ReplicaStats
 
 FULL = 0.95  # share of the KV cache in use: new requests would wait, or push others out
 

@@ -14,11 +14,29 @@ from math import prod
 import numpy as np
 import torch
 
-from headrace.engine.torch.attention import attended_from_start
-from headrace.engine.torch.call import Call, NotPageable
-from headrace.engine.torch.places import BLOCK_SIZE, Places
+from headrace.engine.torch.attention import Call, NotPageable, attended_from_start
 
 Shape = tuple[int, ...]
+BLOCK_SIZE = 32  # tokens
+
+
+class Places:
+    """Where a pass finds blocks, or tokens, of each head. Computed once for all layers with as many heads."""
+
+    def __init__(self, blocks: torch.Tensor, offsets: torch.Tensor | None = None) -> None:
+        """blocks[..., n]; of tokens, the blocks that they are in, and their offsets[n] there."""
+        self._blocks, self._offsets = blocks, offsets
+        self._known: dict[int, torch.Tensor] = {}
+
+    def of(self, heads: int) -> torch.Tensor:
+        """Indices into the blocks, or tokens, of one head: [... · heads · n]."""
+        if heads not in self._known:
+            each = torch.arange(heads, device=self._blocks.device)[:, None]
+            found = self._blocks[..., None, :] * heads + each
+            if self._offsets is not None:
+                found = found * BLOCK_SIZE + self._offsets
+            self._known[heads] = found.reshape(-1)
+        return self._known[heads]
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 from transformers.cache_utils import LinearAttentionCacheLayerMixin
 
-from headrace.engine.torch.attention import NAME
-from headrace.engine.torch.call import Answering, NotPageable, current
+from headrace.engine.torch.attention import NAME, Answering, NotPageable, current
 from headrace.errors import ModelError
 
 

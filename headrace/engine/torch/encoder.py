@@ -24,7 +24,7 @@ from headrace.engine.torch.options import TorchOptions
 from headrace.engine.torch.packing import called, pack_matrices
 from headrace.engine.torch.selftest import EXACT, LEAST
 from headrace.errors import ModelError
-from headrace.freed import trim
+from headrace.free_memory import trim
 
 log = logging.getLogger(__name__)
 

@@ -13,12 +13,9 @@ import torch
 import transformers
 
 from headrace import __version__
-from headrace.engine.fingerprint import add_file
-from headrace.engine.memory import budget
-from headrace.engine.runner import Runner
+from headrace.engine.runner import Runner, add_file, budget
 from headrace.engine.torch import devices, selftest, weights
-from headrace.engine.torch.attention import register
-from headrace.engine.torch.call import NotPageable
+from headrace.engine.torch.attention import NotPageable, register
 from headrace.engine.torch.decoder import Decoder
 from headrace.engine.torch.options import TorchOptions
 from headrace.engine.torch.packing import called, pack_matrices

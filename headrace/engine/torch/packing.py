@@ -16,7 +16,7 @@ from functools import partial
 import torch
 from torch import nn
 
-from headrace.engine.torch import alike
+from headrace.engine.torch import measured_rounding
 from headrace.engine.torch.rounding import UNLIMITED
 
 log = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ class Matrices:
         key = (shape, weight.dtype)
         if key not in self._known:
             with torch.inference_mode():
-                self._known[key] = alike.piece(_multiplication, *key)
+                self._known[key] = measured_rounding.piece(_multiplication, *key)
         piece = self._known[key]
         self.count, self.rounds_apart = self.count + 1, self.rounds_apart or piece < UNLIMITED
         module.forward = partial(self._multiplied, packed, module.bias, piece if piece > 1 else UNLIMITED)
@@ -108,7 +108,7 @@ def pack_matrices(modules: Iterable[nn.Linear]) -> Matrices:
     return found
 
 
-def _multiplication(matrix: torch.Tensor) -> alike.Multiply:
+def _multiplication(matrix: torch.Tensor) -> measured_rounding.Multiply:
     return partial(_product, torch.ops.mkldnn._reorder_linear_weight(matrix), None)
 
 

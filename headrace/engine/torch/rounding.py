@@ -2,14 +2,14 @@
 
 A seeded answer repeats only if its numbers do not depend on what else is in a step. torch's kernels add in
 an order that depends on the sizes of their operands, and on the processor. What is alike is measured when a
-model is loaded (alike.py).
+model is loaded (measured_rounding.py).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from headrace.engine.torch.places import BLOCK_SIZE
+from headrace.engine.torch.cache import BLOCK_SIZE
 
 PIECE = 512  # keys: torch attends to so many at a time
 ALL_SIZES = tuple(range(0, PIECE + 1, BLOCK_SIZE))

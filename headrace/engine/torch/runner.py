@@ -10,11 +10,10 @@ import torch
 from numpy.typing import NDArray
 
 from headrace.engine.batch import Batch, one_token
-from headrace.engine.torch import alike
-from headrace.engine.torch.cache import Layout, PagedCache, Probe
+from headrace.engine.torch import measured_rounding
+from headrace.engine.torch.cache import BLOCK_SIZE, Layout, PagedCache, Probe
 from headrace.engine.torch.decoder import Decoder, to_numpy
 from headrace.engine.torch.packing import Matrices
-from headrace.engine.torch.places import BLOCK_SIZE
 from headrace.engine.torch.rounding import FASTEST, UNLIMITED, Rounding
 from headrace.engine.torch.sites import Sites
 from headrace.engine.torch.step import Step
@@ -118,7 +117,11 @@ class TorchRunner:
         else those with an invariant sequence have a slower way of their own.
         """
         with torch.inference_mode():
-            found = alike.rounding(layout.calls, self._cache.dtype) if self._device.type == "cpu" else None
+            found = (
+                measured_rounding.rounding(layout.calls, self._cache.dtype)
+                if self._device.type == "cpu"
+                else None
+            )
         self._careful = found or Rounding(single=True)
         self.rounds_apart = self._matrices.rounds_apart or not self._careful.starts
         self._usual = FASTEST if self.rounds_apart else replace(self._careful, single=False, rows=2)

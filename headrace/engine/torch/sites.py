@@ -190,7 +190,7 @@ class Sites:
 
 
 def _row_scales(states: torch.Tensor, normalization: Normalization) -> tuple[torch.Tensor, torch.Tensor]:
-    """ρ and κ, [T, 1] each: see headrace.steering.operation.scales."""
+    """ρ and κ, [T, 1] each: see `scales` in tests/steering/operation.py."""
     if normalization == "layer_norm":
         deviation = states.std(dim=1, keepdim=True, correction=1)
         return 1 / (deviation + EPSILON), deviation

@@ -8,8 +8,7 @@ import zlib
 from pathlib import Path
 
 from headrace.steering.formats import dictionary_learning, gemma_scope, llama_scope, saelens, sparsify
-from headrace.steering.formats.found import Found, check
-from headrace.steering.formats.tensors import refused
+from headrace.steering.formats.tensors import Found, check, refused
 
 PICKLES = (".pt", ".pth", ".bin", ".pkl", ".ckpt")
 NAMED = (

@@ -9,8 +9,17 @@ from pathlib import Path
 
 import numpy as np
 
-from headrace.steering.formats.found import Found, count, layer_of, table, text
-from headrace.steering.formats.tensors import Tensors, read_json, read_tensors, refused
+from headrace.steering.formats.tensors import (
+    Found,
+    Tensors,
+    count,
+    layer_of,
+    read_json,
+    read_tensors,
+    refused,
+    table,
+    text,
+)
 from headrace.steering.sae import Weights
 from headrace.steering.types import Architecture
 

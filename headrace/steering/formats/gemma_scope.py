@@ -8,8 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
-from headrace.steering.formats.found import Found, layer_in, layer_of, text
-from headrace.steering.formats.tensors import read_json, read_tensors, refused
+from headrace.steering.formats.tensors import (
+    Found,
+    layer_in,
+    layer_of,
+    read_json,
+    read_tensors,
+    refused,
+    text,
+)
 from headrace.steering.sae import Weights
 
 FILES = ("params.npz", "params.safetensors")

@@ -8,8 +8,19 @@ from pathlib import Path
 
 import numpy as np
 
-from headrace.steering.formats.found import Found, count, flag, layer_in, layer_of, number, table, text
-from headrace.steering.formats.tensors import read_json, read_tensors, refused
+from headrace.steering.formats.tensors import (
+    Found,
+    count,
+    flag,
+    layer_in,
+    layer_of,
+    number,
+    read_json,
+    read_tensors,
+    refused,
+    table,
+    text,
+)
 from headrace.steering.sae import Weights
 
 CONFIG, WEIGHTS = "hyperparams.json", "final.safetensors"

@@ -1,15 +1,31 @@
-"""SAELens: `cfg.json` and `sae_weights.safetensors`, as versions before and after 6.0 write them."""
+"""SAELens: `cfg.json` and `sae_weights.safetensors`, read as versions before and after 6.0 write them, and
+written.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+from safetensors.numpy import save_file
 
-from headrace.steering.formats.found import NORMALIZATIONS, Found, count, flag, layer_of, table, text
-from headrace.steering.formats.tensors import Tensors, read_json, read_tensors, refused
+from headrace.steering.formats.tensors import (
+    NORMALIZATIONS,
+    Found,
+    Tensors,
+    count,
+    flag,
+    layer_of,
+    read_json,
+    read_tensors,
+    refused,
+    table,
+    text,
+)
 from headrace.steering.sae import Weights
+from headrace.steering.train_sae import SAE
 from headrace.steering.types import Architecture
 
 CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
@@ -93,3 +109,42 @@ def _threshold(tensors: Tensors) -> np.ndarray[tuple[int, ...], np.dtype[np.floa
 def _k(config: Mapping[str, object], path: Path) -> int:
     older = table(config, "activation_fn_kwargs")
     return count(config, "k", path) if "k" in config else count(older, "k", path)
+
+
+def save_sae(
+    sae: SAE,
+    folder: Path,
+    *,
+    model: str,
+    layer: int,
+    prepend_bos: bool,
+    half: bool = False,
+    notes: Mapping[str, object],
+) -> None:
+    """Write the autoencoder into `folder`. `half`: in float16, half the size. `notes`: of its training, as
+    further metadata.
+    """
+    kind = np.float16 if half else np.float32
+    arrays = {"W_enc": sae.w_enc, "W_dec": sae.w_dec, "b_enc": sae.b_enc, "b_dec": sae.b_dec}
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({name: np.ascontiguousarray(values, kind) for name, values in arrays.items()}, folder / WEIGHTS)
+    config = {
+        "architecture": "topk",
+        "d_in": int(sae.w_enc.shape[0]),
+        "d_sae": sae.num_features,
+        "k": sae.k,
+        "dtype": "float16" if half else "float32",
+        "device": "cpu",
+        "apply_b_dec_to_input": True,
+        "normalize_activations": "none",
+        "reshape_activations": "none",
+        "rescale_acts_by_decoder_norm": False,
+        "metadata": {
+            "model_name": model,
+            "hook_name": f"blocks.{layer}.hook_resid_post",
+            "hook_head_index": None,
+            "prepend_bos": prepend_bos,
+            **notes,
+        },
+    }
+    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")

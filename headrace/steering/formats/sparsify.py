@@ -6,8 +6,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from headrace.steering.formats.found import Found, count, flag, layer_of, text
-from headrace.steering.formats.tensors import read_json, read_tensors, refused
+from headrace.steering.formats.tensors import (
+    Found,
+    count,
+    flag,
+    layer_of,
+    read_json,
+    read_tensors,
+    refused,
+    text,
+)
 from headrace.steering.sae import Weights
 
 CONFIG, WEIGHTS = "cfg.json", "sae.safetensors"

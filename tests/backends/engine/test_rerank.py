@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from headrace.backends.engine.judge import probability
+from headrace.encoder_types import JUDGE_INSTRUCTION, JUDGE_SYSTEM
 from headrace.models.catalog import DEFAULT_MODEL, Model
-from headrace.rerank_types import INSTRUCTION, SYSTEM
 from headrace.text.tokenizer import Tokenizer
 from tests.engine.plain import PlainModel
 from tests.serving import Served
@@ -37,9 +37,9 @@ def scores(found: dict[str, Any]) -> list[float]:
     return [by_index[index] for index in sorted(by_index)]
 
 
-def question(tokenizer: Tokenizer, document: str, instruction: str = INSTRUCTION) -> list[int]:
+def question(tokenizer: Tokenizer, document: str, instruction: str = JUDGE_INSTRUCTION) -> list[int]:
     text = f"<Instruct>: {instruction}\n<Query>: {QUERY}\n<Document>: {document}"
-    turns = [("system", SYSTEM), ("user", tokenizer.escape(text))]
+    turns = [("system", JUDGE_SYSTEM), ("user", tokenizer.escape(text))]
     written = "".join(f"<|im_start|>{role}\n{content}<|im_end|>\n" for role, content in turns)
     return tokenizer.encode_rendered(written + "<|im_start|>assistant\n")
 
@@ -52,7 +52,7 @@ def test_scores_are_those_of_a_plain_forward_pass(
     (yes,), (no,) = tokenizer.encode("yes"), tokenizer.encode("no")
     expected, count = [], 0
     for document in DOCUMENTS:
-        tokens = question(tokenizer, document, instruction or INSTRUCTION)
+        tokens = question(tokenizer, document, instruction or JUDGE_INSTRUCTION)
         logits = plain.logits(tokens)[-1].astype(np.float64)
         expected.append(1 / (1 + np.exp(logits[no] - logits[yes])))
         count += len(tokens)

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from headrace.backend_types import WithIgnored
 from headrace.backends.engine import EngineBackend, EngineSettings
 from headrace.backends.engine.capture import open_capture
 from headrace.errors import SteeringRefused
-from headrace.ignored import WithIgnored
 from headrace.models.catalog import Model
 from headrace.steering.formats.control_vector import write_vector
 from headrace.steering.library import Shelf

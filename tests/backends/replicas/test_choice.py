@@ -17,9 +17,8 @@ from headrace.backends.replicas.watch import load_in
 from headrace.breaker import Breaker
 from headrace.config import ProviderConfig
 from headrace.finite import dumps
-from headrace.relay_types import RelayRequest
+from headrace.relay_types import RelayRequest, Verbatim
 from headrace.types import Conversation, GenerateRequest, Message, Texts
-from headrace.verbatim import Verbatim
 
 
 def replicas(number: int) -> list[Replica]:

@@ -10,8 +10,8 @@ import pytest
 from openai.resources.responses import Responses
 from openai.resources.responses.input_tokens import InputTokens
 
-from headrace.backends.engine_features import FEATURES
 from headrace.errors import BadRequest, UnsupportedParameter
+from headrace.features import OWN_ENGINE
 from headrace.types import (
     Conversation,
     Format,
@@ -53,7 +53,7 @@ def body_of(**members: Any) -> ResponseBody:
 
 def ignored(body: HistoryBody, *, strict: bool = False) -> dict[str, str]:
     """The header that names what our own engine makes nothing of."""
-    return with_named({}, uses_of_responses(body, strict=strict).left_out(FEATURES))
+    return with_named({}, uses_of_responses(body, strict=strict).left_out(OWN_ENGINE))
 
 
 def request_of(**members: Any) -> GenerateRequest:

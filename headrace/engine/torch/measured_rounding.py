@@ -13,10 +13,8 @@ import numpy as np
 import torch
 
 from headrace.engine.batch import Batch, one_token
-from headrace.engine.torch.attention import PLAIN, attended
-from headrace.engine.torch.cache import Layer, Layout, PagedCache
-from headrace.engine.torch.call import Call
-from headrace.engine.torch.places import BLOCK_SIZE
+from headrace.engine.torch.attention import PLAIN, Call, attended
+from headrace.engine.torch.cache import BLOCK_SIZE, Layer, Layout, PagedCache
 from headrace.engine.torch.rounding import ALL_SIZES, PIECE, UNLIMITED, Rounding
 from headrace.engine.torch.step import Step
 

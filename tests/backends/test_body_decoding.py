@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from headrace.backends import bodies
-from headrace.backends.bodies import Budget, Decoder
+from headrace.backends import body_decoding
+from headrace.backends.body_decoding import Budget, Decoder
 from headrace.backends.openai import OpenAIBackend
 from headrace.backends.sse import MAX_LINE
 from headrace.collected import Collected
@@ -100,7 +100,7 @@ def test_a_bomb_is_unpacked_in_small_pieces() -> None:
     packed = zlib.compress(bytes(64 * 2**20))
     sizes = [len(piece) for piece in Decoder("p", "deflate").feed(packed)]
     assert sum(sizes) == 64 * 2**20
-    assert max(sizes) <= bodies.PIECE
+    assert max(sizes) <= body_decoding.PIECE
 
 
 @pytest.mark.parametrize("window", [31, zlib.MAX_WBITS, -zlib.MAX_WBITS], ids=["gzip", "zlib", "raw deflate"])
@@ -123,7 +123,7 @@ def test_other_encodings_are_an_error() -> None:
 
 def test_many_small_pieces_cost_as_well() -> None:
     budget = Budget("p")
-    for _ in range(bodies.MAX_ANSWER // (bodies.EVENT_COST + 1)):
+    for _ in range(body_decoding.MAX_ANSWER // (body_decoding.EVENT_COST + 1)):
         budget.spend(1)
     with pytest.raises(ProviderError, match="without an end"):
         budget.spend(1)

@@ -8,16 +8,15 @@ from functools import reduce
 import pytest
 import torch
 
-from headrace.engine.torch import alike
-from headrace.engine.torch.attention import PLAIN
-from headrace.engine.torch.call import Call
+from headrace.engine.torch import measured_rounding
+from headrace.engine.torch.attention import PLAIN, Call
 from headrace.engine.torch.rounding import UNLIMITED
 
 
-def kernel(most: int) -> Callable[[torch.Tensor], alike.Multiply]:
+def kernel(most: int) -> Callable[[torch.Tensor], measured_rounding.Multiply]:
     """Products that sum more than `most` rows in two halves, others in one."""
 
-    def pack(matrix: torch.Tensor) -> alike.Multiply:
+    def pack(matrix: torch.Tensor) -> measured_rounding.Multiply:
         def multiply(rows: torch.Tensor) -> torch.Tensor:
             terms = rows.float()[:, None, :] * matrix.float()
             halves = terms.chunk(1 if len(rows) <= most else 2, 2)
@@ -34,7 +33,7 @@ def kernel(most: int) -> Callable[[torch.Tensor], alike.Multiply]:
     ("most", "found"), [(2000, UNLIMITED), (100, 64), (32, 32), (40, 32), (20, 16), (5, 1)]
 )
 def test_the_most_rows_that_are_rounded_alike(most: int, found: int, dtype: torch.dtype) -> None:
-    assert alike.piece(kernel(most), (6, 64), dtype) == found
+    assert measured_rounding.piece(kernel(most), (6, 64), dtype) == found
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
@@ -46,6 +45,6 @@ def test_there_is_a_way_to_attend_alike(shape: tuple[int, int, int, int], dtype:
         for count, size in ((heads, width), (kv_heads, width), (kv_heads, value_width))
     )
     call = Call(query, key, value, PLAIN, None, width**-0.5, None, None)
-    found = alike.rounding([call], dtype)
+    found = measured_rounding.rounding([call], dtype)
     assert found is not None
     assert found.padded(700) >= 700

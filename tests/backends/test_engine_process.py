@@ -9,8 +9,8 @@ import pytest
 
 from headrace.api.authentication import ParentKeys
 from headrace.app import create_app
+from headrace.backends.engine_process import OwnBackend
 from headrace.backends.fake import FakeBackend
-from headrace.backends.own import OwnBackend
 from headrace.config import Config
 from headrace.config.tables import LOCAL
 from tests.conftest import FakeServer

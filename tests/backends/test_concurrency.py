@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from headrace.backends.places import Places
+from headrace.backends.concurrency import Places
 from headrace.errors import Overloaded
 
 

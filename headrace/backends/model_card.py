@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Set
 
-from headrace.backends.base import CAPABILITIES
+from headrace.backend_types import CAPABILITIES
 from headrace.features import Feature
 from headrace.models.model import CONFIG, GGUFModel, Model
 from headrace.text import reasoning

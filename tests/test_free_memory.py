@@ -13,7 +13,7 @@ import pytest
 NUM_THREADS = 6
 COUNT = f"""
 import ctypes, threading
-from headrace.freed import limit_free_memory
+from headrace.free_memory import limit_free_memory
 print(limit_free_memory(), flush=True)
 libc = ctypes.CDLL(None)
 libc.malloc.restype = ctypes.c_void_p
