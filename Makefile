@@ -57,6 +57,8 @@ fix: $(VENV)/.tested ## format, and mend what the linter can
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
+# Its tests compute all the time.
+test-torch: WORKERS := 2
 test-torch: $(VENV)/.torched ## the PyTorch runner, on random models and on the default one: ARGS="-k gemma" for some
 	OMP_NUM_THREADS=1 $(TESTS) --torch $(PARALLEL) --ignore=$(SENTENCES) $(or $(ARGS),$(TORCH_TESTS))
 

@@ -1,5 +1,5 @@
 """Drive real clients against a real server: run.py [--twice] [CLIENT ...]. Exit code 1 when a turn of any
-failed; with --twice, a client with a failed turn is run once more against a new server, whose result counts.
+failed; with --twice, a client with a failed turn is run once more, alone, and that result counts.
 
 Each client has a script with_NAME.py that prints a line for each turn, `ok NAME: turn` or
 `FAILED NAME: turn`. It runs in an environment that holds the versions of requirements/NAME.txt.
@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -40,6 +40,7 @@ SILENT = {  # nobody phones home, and nothing is looked for on a hub
 }
 DROPPED = ("PYTHONPATH", "OPENAI_", "LANGCHAIN_", "LANGSMITH_", "LLM_")  # of the caller's own environment
 
+LANES = 2  # each has a server of its own, for one client at a time
 KEYS = ("--api-key", "the-key-of-the-page", "--admin-key", "the-admin")
 
 
@@ -115,7 +116,7 @@ def main(arguments: Sequence[str]) -> int:
     failed = [result.client for result in results if result.failed]
     if failed and TWICE in arguments:
         _report(results)
-        again = {result.client: result for result in _run(failed)}
+        again = {result.client: result for result in _run(failed, num_lanes=1)}
         for client, result in again.items():
             print(f"failed once, {'and again' if result.failed else 'not again'}: {client.name}")
         results = [again.get(result.client, result) for result in results]
@@ -123,14 +124,27 @@ def main(arguments: Sequence[str]) -> int:
     return 1 if any(result.failed for result in results) else 0
 
 
-def _run(clients: Sequence[Client]) -> list[Result]:
-    """Drive the clients one after the other, those with the same options against one server."""
-    results = []
-    for options in dict.fromkeys(client.options for client in clients):
-        with serving(*options) as url:
-            results += [
-                _drive(client, _command(client), url) for client in clients if client.options == options
-            ]
+def _run(clients: Sequence[Client], num_lanes: int = LANES) -> list[Result]:
+    """Drive the clients, those that may take longest first, one in each lane at a time."""
+    commands = {client: _command(client) for client in clients}
+    waiting = iter(sorted(clients, key=lambda client: -client.timeout_s))
+    with ThreadPoolExecutor(num_lanes) as pool:
+        lanes = [pool.submit(_drive_all, waiting, commands) for _ in range(num_lanes)]
+    found = {result.client: result for lane in lanes for result in lane.result()}
+    return [found[client] for client in clients]
+
+
+def _drive_all(waiting: Iterator[Client], commands: Mapping[Client, list[str]]) -> list[Result]:
+    """Drive those that no other lane has taken, with a new server where the options change."""
+    results: list[Result] = []
+    options: tuple[str, ...] | None = None
+    url = ""
+    with ExitStack() as server:
+        for client in waiting:
+            if client.options != options:
+                server.close()
+                options, url = client.options, server.enter_context(serving(*client.options))
+            results.append(_drive(client, commands[client], url))
     return results
 
 
@@ -161,8 +175,9 @@ def _command(client: Client) -> list[str]:
 
 
 def _drive(client: Client, command: list[str], url: str) -> Result:
+    """Run its script. What it printed is printed in one piece when it has ended."""
     result, started = Result(client), time.perf_counter()
-    print(f"\n== {client.name} {version_of(client.environment, client.package)}", flush=True)
+    lines = [f"\n== {client.name} {version_of(client.environment, client.package)}\n"]
     with ExitStack() as stack:
         process = stack.enter_context(
             subprocess.Popen(
@@ -175,19 +190,20 @@ def _drive(client: Client, command: list[str], url: str) -> Result:
         stack.callback(timer.cancel)
         assert process.stdout is not None
         for line in process.stdout:
-            print(line, end="", flush=True)
+            lines.append(line)
             result.passed += bool(PASSED.match(line))
             result.failed += bool(FAILED.match(line))
     if (process.returncode and not result.failed) or not result.passed:
-        print(f"FAILED {client.name}: it ended with {process.returncode}")
+        lines.append(f"FAILED {client.name}: it ended with {process.returncode}\n")
         result.failed += 1
+    print("".join(lines), end="", flush=True)
     result.seconds = time.perf_counter() - started
     return result
 
 
 def _environment(url: str, name: str) -> dict[str, str]:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(DROPPED)}
-    homes = {"HF_HOME": str(FOLDER / "hf"), "LLM_USER_PATH": str(FOLDER / "llm_home")}
+    homes = {"HF_HOME": str(FOLDER / "hf"), "LLM_USER_PATH": str(FOLDER / f"{name}_home")}
     return (
         inherited | SILENT | homes | {"HEADRACE_URL": url, "HEADRACE_MODEL": MODEL, "HEADRACE_CLIENT": name}
     )
