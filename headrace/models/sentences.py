@@ -21,6 +21,7 @@ LAYER_WEIGHTS = "model.safetensors"
 WITHOUT_HEAD = ("Model", "ForMaskedLM", "ForPreTraining")  # ends of the names of architectures
 WITH_HEAD = ("LMHeadModel", "DoubleHeadsModel")
 CLASSIFIER = "ForSequenceClassification"
+ENCODER = "EncoderModel"  # that of a model with a decoder, by itself (sentence-t5)
 # sentence-transformers' names; below, those of its versions up to 5, of which several may be true
 POOLINGS: Mapping[str, Pooling] = {
     "mean": "mean",
@@ -103,9 +104,10 @@ class _Folder:
         self._transformer = next((published.read(file) for file in files if file.is_file()), {})
 
     def read(self) -> Embedding:
-        if self._config.get("is_encoder_decoder"):
+        architecture = _architecture(self._config)
+        if self._config.get("is_encoder_decoder") and not architecture.endswith(ENCODER):
             raise self._refused("has an encoder and a decoder")
-        if _architecture(self._config).endswith(CLASSIFIER):
+        if architecture.endswith(CLASSIFIER):
             return Embedding(1, self._max_tokens(), "cls", score=self._score())
         modules = _modules(self._folder) or [_Module("Transformer", ""), _Module("Normalize", "")]
         kinds = [module.kind for module in modules]
@@ -117,8 +119,9 @@ class _Folder:
             if layer.inputs != width:
                 raise self._refused(f"has a layer {layer.folder} for vectors of another width than {width}")
             width = layer.outputs
+        cut = self._settings.get("truncate_dim")
         return Embedding(
-            width=width,
+            width=cut if isinstance(cut, int) and 0 < cut < width else width,
             max_tokens=self._max_tokens(),
             pooling=pooling,
             is_scaled="Normalize" in kinds,
@@ -155,7 +158,7 @@ class _Folder:
         name = str(names[0]) if names else "mean"
         if name not in POOLINGS:
             raise self._refused(f"pools by {name[:100]!r}")
-        if config.get("include_prompt") is False and any(self._prompts().values()):
+        if config.get("include_prompt") is False and name != "lasttoken" and any(self._prompts().values()):
             raise self._refused("leaves its prompts out when it pools")
         return POOLINGS[name]
 
@@ -183,9 +186,11 @@ class _Folder:
         if self._settings.get("default_prompt_name"):
             raise self._refused("has a default prompt, as no reranker that the server knows")
         own = self._config.get("sentence_transformers")
-        found = own.get("activation_fn") if isinstance(own, dict) else None
+        counts = self._settings.get("model_type") == "CrossEncoder" and (self._folder / MODULES).is_file()
+        found = self._settings.get("activation_fn") if counts else None
+        found = found or (isinstance(own, dict) and own.get("activation_fn"))
         found = found or self._config.get("sbert_ce_default_activation_function")
-        found = found or self._settings.get("activation_fn") or "torch.nn.modules.activation.Sigmoid"
+        found = found or "torch.nn.modules.activation.Sigmoid"
         if found not in ACTIVATIONS:
             raise self._refused(f"scores by {str(found)[:100]!r}")
         return ACTIVATIONS[str(found)]

@@ -101,6 +101,31 @@ def test_cross_encoders(tmp_path: Path) -> None:
         {"sentence_transformers": {"activation_fn": IDENTITY}},
     ):
         assert sentences.read(write(tmp_path, classifier(**one, **named))).score == "identity"
+    settings = {"model_type": "CrossEncoder", "activation_fn": "torch.nn.modules.activation.Tanh"}
+    files = {**classifier(**one, **named), "config_sentence_transformers.json": settings}
+    assert sentences.read(write(tmp_path, files, TRANSFORMER)).score == "tanh"
+
+
+def test_an_encoder_whose_decoder_is_elsewhere(tmp_path: Path) -> None:
+    config = {**BERT, "is_encoder_decoder": True, "architectures": ["T5EncoderModel"]}
+    assert sentences.read(write(tmp_path, {"config.json": config})).pooling == "mean"
+
+
+def test_vectors_that_are_cut(tmp_path: Path) -> None:
+    for stated, width in ((4, 4), (8, 8), (9, 8), (0, 8), (None, 8)):
+        files = {"config_sentence_transformers.json": {"truncate_dim": stated}}
+        assert sentences.read(write(tmp_path, files)).width == width
+
+
+def test_prompts_that_are_left_out_do_not_change_the_last_token(tmp_path: Path) -> None:
+    settings = {"config_sentence_transformers.json": {"prompts": {"query": "q: "}}}
+    for mode in ("lasttoken", "mean"):
+        pooling = {"1_Pooling/config.json": {"pooling_mode": mode, "include_prompt": False}}
+        folder = write(tmp_path, settings | pooling, TRANSFORMER, POOLING)
+        if mode == "lasttoken":
+            assert sentences.read(folder).pooling == "last"
+    with pytest.raises(ModelError, match="leaves its prompts out"):
+        sentences.read(folder)
 
 
 @pytest.mark.parametrize(
@@ -109,6 +134,7 @@ def test_cross_encoders(tmp_path: Path) -> None:
         (classifier(id2label={"0": "no", "1": "yes"}), [], "2 labels"),
         (classifier(), [], "2 labels"),
         (classifier(num_labels=1, sbert_ce_default_activation_function="os.system"), [], "os.system"),
+        ({"config.json": {**BERT, "is_encoder_decoder": True}}, [], "an encoder and a decoder"),
         ({}, [TRANSFORMER, ("WordWeights", "1_W")], "WordWeights"),
         ({}, [TRANSFORMER, POOLING], "1_Pooling/config.json, which modules.json names, is missing"),
         ({}, [TRANSFORMER, ("Pooling", "../x")], "is missing"),

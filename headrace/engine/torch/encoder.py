@@ -126,7 +126,7 @@ class TorchEncoder:
             vectors = torch.stack([_pooled(*one) for one in zip(states, lengths, poolings, strict=True)])
             for layer in self._layers:
                 vectors = layer(vectors)
-            return vectors
+            return vectors[:, : self.width]
 
     def rest(self) -> None:
         """Return the memory of large batches."""

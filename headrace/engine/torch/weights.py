@@ -16,6 +16,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
     AutoModelForSequenceClassification,
+    AutoModelForTextEncoding,
     AutoTokenizer,
 )
 from transformers.models.auto.modeling_auto import (
@@ -84,8 +85,12 @@ def read_model(
 
 
 def _loader(config: Any, head: Head) -> Any:
-    """What loads the model. One that generates text beside images does so without any, too."""
+    """What loads the model. One that generates text beside images does so without any, too; of one with an
+    encoder and a decoder, the folder may have the encoder alone.
+    """
     kind = config.model_type
+    if head == "none" and (config.architectures or [""])[0].endswith("EncoderModel"):
+        return AutoModelForTextEncoding
     if head == "language" and kind in SEEING and kind not in WRITING:
         return AutoModelForImageTextToText
     return LOADERS[head]

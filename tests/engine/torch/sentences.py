@@ -71,6 +71,7 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "nomic": ("NomicBert", SMALL),
     "qwen3": ("Qwen3", DECODER),
+    "t5": ("T5", {**SMALL, "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4}),
     # These see padding, each in another way.
     "convbert": ("ConvBert", {**SMALL, "embedding_size": 32}),
     "fnet": ("FNet", SMALL),
@@ -83,7 +84,7 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def model_of(kind: str, ending: str) -> Any:
-    """A random model: `ending` is Model, or ForSequenceClassification with one label."""
+    """A random model: `ending` is Model, EncoderModel, or ForSequenceClassification with one label."""
     name, members = CONFIGS[kind]
     torch.manual_seed(7)
     labels = {"num_labels": 1} if ending == "ForSequenceClassification" else {}
@@ -133,11 +134,12 @@ def write_embedder(
     settings: dict[str, Any] | None = None,
 ) -> Path:
     """`dense`: the activations of linear layers, as torch names them. `settings`: prompts."""
-    write_bare(folder, kind)
+    write_bare(folder, kind, "EncoderModel" if kind == "t5" else "Model")
     _write(folder / "sentence_bert_config.json", {"max_seq_length": 64, "do_lower_case": False})
     modules = [("Transformer", ""), ("Pooling", "1_Pooling")]
     (folder / "1_Pooling").mkdir()
     flags = {"pooling_mode_mean_tokens": False, f"pooling_mode_{pooling}": True}
+    flags["include_prompt"] = pooling != "lasttoken"  # the last token is that of the text either way
     _write(folder / "1_Pooling" / "config.json", {"word_embedding_dimension": 32, **flags})
     for number, activation in enumerate(dense, 2):
         modules.append(("Dense", f"{number}_Dense"))

@@ -27,6 +27,8 @@ EMBEDDERS: dict[str, dict[str, Any]] = {
     "bert-cls": {"kind": "bert", "pooling": "cls_token", "is_scaled": False},
     "bert-max": {"kind": "bert", "pooling": "max_tokens", "dense": (TANH,)},
     "bert-weighted": {"kind": "bert", "pooling": "weightedmean_tokens"},
+    "bert-cut": {"kind": "bert", "is_scaled": False, "settings": {"truncate_dim": 20}},
+    "t5": {"kind": "t5"},
     "distilbert-sqrt": {"kind": "distilbert", "pooling": "mean_sqrt_len_tokens", "is_scaled": False},
     "xlm-roberta": {"kind": "xlm-roberta", "pooling": "cls_token"},
     "mpnet": {"kind": "mpnet", "settings": PROMPTS},
