@@ -1,5 +1,5 @@
 """A circuit breaker for one target: after several failures in a row the target gets no requests for a while,
-then a single probe.
+then a single probe; and which failures of a target leave the request to another one.
 """
 
 from __future__ import annotations
@@ -7,6 +7,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
+
+from headrace.config import FallbackReason
+from headrace.errors import (
+    ContextTooLong,
+    Overloaded,
+    ProviderError,
+    ProviderKeyRefused,
+    ProviderLimited,
+    ProviderTimedOut,
+    ProviderUnreachable,
+    ServerError,
+    TimedOut,
+)
 
 State = Literal["closed", "open", "half-open"]
 
@@ -79,3 +92,20 @@ class Permit:
     def abandoned(self) -> None:
         """The request was cancelled or never sent: its result says nothing about the target."""
         self.breaker.release(is_probe=self.is_probe)
+
+
+def reasons(error: ServerError) -> set[FallbackReason]:
+    """The fallback reasons that an error matches; empty if another target would fail in the same way."""
+    if isinstance(error, ProviderError) and error.has_started:
+        return set()
+    if isinstance(error, ContextTooLong):
+        return {"context"}
+    if isinstance(error, Overloaded):
+        return {"overloaded"}
+    if isinstance(error, ProviderLimited):
+        return {"429"}
+    if isinstance(error, TimedOut | ProviderKeyRefused) or error.status < 500:
+        return set()
+    if isinstance(error, ProviderUnreachable):
+        return {"connection", "5xx"}
+    return {"408", "5xx"} if isinstance(error, ProviderTimedOut) else {"5xx"}

@@ -1,8 +1,11 @@
-"""Scores of documents: by the vectors of an embedding model, or as a provider has sent them."""
+"""Reads a provider's embedding vectors, and scores documents: by the vectors of an embedding model, or as a
+provider has sent them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+import base64
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 from headrace.dialects.values import count, number, objects
 from headrace.encoder_types import Ranking, RerankRequest
@@ -73,3 +76,26 @@ def _tokens(members: Mapping[str, object]) -> int | None:
     if not isinstance(usage, dict):
         return None
     return count(usage.get("prompt_tokens")) or count(usage.get("total_tokens"))
+
+
+def embeddings(
+    provider: str, read: Callable[[], tuple[Iterable[object], int]], num_inputs: int
+) -> Embeddings:
+    """Read a provider's embeddings. `read` returns a vector for each input, and the number of tokens. A
+    vector is a list of numbers, or little-endian float32 in base64, which some providers send unasked. Raises
+    ProviderError for all else.
+    """
+    import numpy as np  # a gateway needs it for nothing else
+
+    def vector(row: object) -> object:
+        return np.frombuffer(base64.b64decode(row, validate=True), "<f4") if isinstance(row, str) else row
+
+    try:
+        rows, num_tokens = read()
+        # row by row, as numpy holds the GIL for as long as one call takes
+        vectors = np.array([np.asarray(vector(row), np.float32) for row in rows], np.float32)
+        if len(vectors) != num_inputs or vectors.ndim != 2 or not np.isfinite(vectors).all():
+            raise ValueError(f"{vectors.shape} is not one vector of numbers for each of {num_inputs} inputs")
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as exc:
+        raise ProviderError(f"{provider} answered with something that is no embeddings") from exc
+    return Embeddings(vectors, num_tokens)

@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.engine.draft import Drafter
-from headrace.engine.edit_effects import Achieved
-from headrace.engine.probing import GuardProber, Prober
+from headrace.engine.probing import Achieved, GuardProber, Prober
 from headrace.steering.plan import Plan
 from headrace.steering.types import Reading
 
@@ -52,7 +51,7 @@ class Watch(Protocol):
     """Follows the tokens of one answer, for scopes that depend on them."""
 
     def flag(self, token: int) -> int:
-        """Advance by the token. Returns the flags (headrace.steering.scope) of the state after it."""
+        """Advance by the token. Returns the flags (headrace.steering.plan) of the state after it."""
         ...
 
 

@@ -16,10 +16,9 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Generic, TypeVar
 
-from headrace.breaker import Permit
+from headrace.breaker import Permit, reasons
 from headrace.config import RouteConfig
 from headrace.errors import BadRequest, ContextTooLong, ProviderUnreachable, ServerError
-from headrace.fallback_reasons import reasons
 from headrace.gateway.routing import Plan, Target
 
 log = logging.getLogger(__name__)

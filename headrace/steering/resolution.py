@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 
 from headrace.errors import SteeringCode, SteeringRefused
 from headrace.steering.library import AttachedSAE, ModelLibrary, Shelf
-from headrace.steering.plan import Plan, Term
-from headrace.steering.scope import PromptFacts, resolve
+from headrace.steering.plan import Plan, PromptFacts, Term, resolve
 from headrace.steering.slot import Shape, Slot
 from headrace.steering.types import Apply, Direction, Mode, Op, ResolvedOp, SteeringRequest
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from headrace.errors import BadRequest, ModelNotFound
 from headrace.gateway.gateway import Gateway
-from headrace.gateway.presets import Preset
+from headrace.gateway.routing import Preset
 from headrace.models.references import ALIASES
 from headrace.store import Store, StoredPreset
 from headrace.turns.refreshed import Refreshed

@@ -16,7 +16,7 @@ from headrace.app import create_app
 from headrace.backends.fake import FakeBackend
 from headrace.config import Config
 from headrace.errors import BadRequest
-from headrace.gateway.presets import Preset
+from headrace.gateway.routing import Preset
 from headrace.types import Conversation, GenerateRequest, Message, Sampling, Texts
 from headrace.wire.ollama.models import CreateBody, checked_name
 from tests.conftest import FakeServer

@@ -38,12 +38,12 @@ def compute(self, chunks):
     return real(self, chunks)
 
 if "headrace" in sys.orig_argv or "headrace.cli.child" in sys.orig_argv:
-    from headrace.backends.replicas import supervision, watch
+    from headrace.backends.replicas import replica, supervision
     from headrace.engine.engine import Engine
 
     real, Engine._compute = Engine._compute, compute
     supervision.Program.__init__.__defaults__ = (True, 30.0, {HANGS_S})
-    watch.PROBE_TIMEOUT_S = 2.0
+    replica.PROBE_TIMEOUT_S = 2.0
 """
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from headrace.steering.scope import IN_CALL, IN_THOUGHT, PromptFacts, Scope, resolve
+from headrace.steering.plan import IN_CALL, IN_THOUGHT, PromptFacts, Scope, resolve
 from headrace.steering.types import Apply, Exemption
 
 PROMPT = [90, 1, 2, 91, 4, 5, 91, 7]  # 90 and 91 are special

@@ -12,9 +12,8 @@ from headrace.engine.engine import Engine
 from headrace.engine.openvino import OpenVINORunner, RunnerOptions
 from headrace.engine.sequence import SamplingParams, Sequence
 from headrace.models.catalog import Model
-from headrace.steering.plan import Plan, Term
+from headrace.steering.plan import Plan, PromptFacts, Term, resolve
 from headrace.steering.sae import fold
-from headrace.steering.scope import PromptFacts, resolve
 from headrace.steering.slot import Shape, SiteNeeds, Slot
 from headrace.steering.types import Apply
 from tests.steering.synthetic import info_of, random_weights

@@ -11,9 +11,8 @@ from headrace.engine.openvino import OpenVINORunner, RunnerOptions
 from headrace.engine.probing import Source
 from headrace.engine.runner import Runner
 from headrace.engine.sequence import SamplingParams, Sequence
-from headrace.steering.plan import Plan, Term
+from headrace.steering.plan import Plan, Scope, Term
 from headrace.steering.sae import LoadedSAE, fold
-from headrace.steering.scope import Scope
 from headrace.steering.slot import Shape, SiteNeeds, Slot
 from headrace.steering.types import Probe, Reading
 from tests.engine.conftest import Files

@@ -12,14 +12,12 @@ from math import inf
 import numpy as np
 
 from headrace.backends.engine.prompt import Prompt, Prompts
-from headrace.engine.edit_effects import Achieved, Measure
-from headrace.engine.probing import GuardProber, PeakProber, Prober, SAEProber
+from headrace.engine.probing import Achieved, GuardProber, Measure, PeakProber, Prober, SAEProber
 from headrace.engine.sequence import Watch
 from headrace.errors import SteeringRefused
 from headrace.steering.library import AttachedSAE, ModelLibrary
-from headrace.steering.plan import Plan
+from headrace.steering.plan import IN_CALL, IN_THOUGHT, Plan, PromptFacts
 from headrace.steering.resolution import Resolved, plan_of, resolve_request
-from headrace.steering.scope import IN_CALL, IN_THOUGHT, PromptFacts
 from headrace.steering.types import Condition, ConditionResult, Probe, Receipt, SteeringRequest
 from headrace.text.reasoning import Thinking
 from headrace.types import Conversation, GenerateRequest

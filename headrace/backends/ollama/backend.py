@@ -23,6 +23,7 @@ from headrace.backends.answer import read_answer
 from headrace.backends.http import Upstream, root
 from headrace.backends.ollama.answer import Answer, Shown, shown
 from headrace.backends.ollama.request import Body, bodies_of, check, embed_body, sets_thinking
+from headrace.backends.ranking import embeddings
 from headrace.backends.remote import Remote, listed, unix_seconds
 from headrace.backends.sse import lines
 from headrace.backends.writing import Writing, size_of
@@ -124,8 +125,6 @@ class OllamaBackend(Remote):
                     yield event
 
     async def embed(self, request: EmbedRequest) -> Embeddings:
-        from headrace.backends.vectors import embeddings
-
         body = embed_body(request)
         found = await self._fitted(body, 0, lambda body: self.upstream.json("POST", "/api/embed", body))
         read = partial(embeddings, self.name, partial(_rows, found), len(request.inputs))

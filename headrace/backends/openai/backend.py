@@ -16,7 +16,7 @@ from headrace.backends.openai.body import Body, chat_body, completion_body, embe
 from headrace.backends.openai.corrections import corrections, is_google, is_own
 from headrace.backends.openai.relay_reader import OpenAIRelayReader
 from headrace.backends.passthrough import relayed
-from headrace.backends.ranking import ranking
+from headrace.backends.ranking import embeddings, ranking
 from headrace.backends.remote import Remote, listed
 from headrace.backends.writing import Writing, size_of
 from headrace.config import ProviderConfig
@@ -118,8 +118,6 @@ class OpenAIBackend(Remote):
         return changed
 
     async def embed(self, request: EmbedRequest) -> Embeddings:
-        from headrace.backends.vectors import embeddings
-
         body = await self.upstream.json("POST", "/embeddings", embed_body(request))
         read = partial(embeddings, self.name, partial(_rows, body), len(request.inputs))
         return await aside(size_up_to(body, SMALL), read)

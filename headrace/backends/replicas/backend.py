@@ -14,13 +14,12 @@ from headrace import logs
 from headrace.backend_types import Backend, ReplicaStats, WithIgnored
 from headrace.backends.replicas import affinity
 from headrace.backends.replicas.affinity import Moves
-from headrace.backends.replicas.replica import Replica
+from headrace.backends.replicas.replica import Replica, Watch
 from headrace.backends.replicas.resume import Resumption, way_of
 from headrace.backends.replicas.supervision import Program, Supervision
-from headrace.backends.replicas.watch import Watch
+from headrace.breaker import reasons
 from headrace.encoder_types import Ranking, RerankRequest
 from headrace.errors import ProviderError, ProviderUnreachable, ServerError
-from headrace.fallback_reasons import reasons
 from headrace.features import Feature
 from headrace.relay_types import Relayed, RelayRequest
 from headrace.types import (

@@ -16,8 +16,7 @@ from functools import partial
 
 import aiohttp
 
-from headrace.backends.replicas.replica import Replica
-from headrace.backends.replicas.watch import Watch
+from headrace.backends.replicas.replica import Replica, Watch
 from headrace.children.child import Child, ChildFailed, foreign
 from headrace.children.keeper import Keeper
 from headrace.errors import HeadraceError, ModelError

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from headrace.backends.engine.steering import AnswerWatch
-from headrace.steering.scope import IN_CALL, IN_THOUGHT
+from headrace.steering.plan import IN_CALL, IN_THOUGHT
 from headrace.text.reasoning import Thinking
 
 THINKING = Thinking("<think>", "</think>")

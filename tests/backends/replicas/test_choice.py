@@ -12,8 +12,7 @@ import pytest
 from headrace.backends.openai import OpenAIBackend
 from headrace.backends.replicas import Replica
 from headrace.backends.replicas.affinity import BOUND, MAX_MOVED, Moves, of_generation, of_relayed, ordered
-from headrace.backends.replicas.replica import Load
-from headrace.backends.replicas.watch import load_in
+from headrace.backends.replicas.replica import Load, load_in
 from headrace.breaker import Breaker
 from headrace.config import ProviderConfig
 from headrace.finite import dumps
