@@ -34,9 +34,8 @@ from headrace.engine.probing import SAEProber
 from headrace.engine.runner import Runner
 from headrace.engine.sequence import SamplingParams, Sequence
 from headrace.models.catalog import DEFAULT_MODEL, Cache, prepare
-from headrace.steering.plan import Plan, Term
+from headrace.steering.plan import Plan, Scope, Term
 from headrace.steering.sae import LoadedSAE, Weights, fold
-from headrace.steering.scope import Scope
 from headrace.steering.slot import Shape, SiteNeeds, Slot
 from headrace.steering.statistics import RunningStatistics
 from headrace.steering.types import Probe, SAEInfo

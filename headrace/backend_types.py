@@ -9,12 +9,11 @@ from bisect import bisect_left
 from collections.abc import AsyncIterator, Mapping, Sequence, Set
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Generic, Literal, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Generic, Literal, Protocol, TypeVar, runtime_checkable
 
 from headrace.encoder_types import Ranking, RerankRequest
 from headrace.errors import BadRequest
 from headrace.features import NONE, Feature
-from headrace.steering.types import Library
 from headrace.types import (
     Capability,
     Embeddings,
@@ -26,6 +25,9 @@ from headrace.types import (
     TokenizeRequest,
     TokenizerInfo,
 )
+
+if TYPE_CHECKING:  # it needs numpy, which a gateway does not
+    from headrace.steering.library import ModelLibrary
 
 T = TypeVar("T")
 
@@ -93,7 +95,7 @@ class Backend(ABC):
         has = self.features_of(model)
         return ModelCard(frozenset(name for feature, name in CAPABILITIES.items() if feature in has))
 
-    def library(self, model: str) -> Library | None:
+    def library(self, model: str) -> ModelLibrary | None:
         """What the model may be steered with; None: it cannot be steered here. Cheap."""
         return None
 

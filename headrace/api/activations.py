@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from functools import partial
+from typing import TYPE_CHECKING
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
@@ -20,13 +21,16 @@ from headrace.api.saes import SAES
 from headrace.collected import Collected
 from headrace.gateway.gateway import Gateway
 from headrace.gateway.monitor import Follower
-from headrace.steering.types import Activations, Library, Probe
+from headrace.steering.types import Activations, Probe
 from headrace.types import Json, ModelInfo, Started
 from headrace.wire import activations_of_text as wire
 from headrace.wire.activations import TokenActivations, feature_activations
 from headrace.wire.limits import MAX_TOP_FEATURES
 from headrace.wire.steering import Labels
 from headrace.wire.steering_objects import WholeList, whole_list
+
+if TYPE_CHECKING:  # it needs numpy, which a gateway does not
+    from headrace.steering.library import ModelLibrary
 
 router = APIRouter(tags=["steering"], responses=RESPONSES)
 
@@ -127,7 +131,7 @@ def _all_of(sae: str) -> Probe:
     return Probe(sae, (), MAX_TOP_FEATURES, generation=False, require_all=True)
 
 
-async def _library(http: Request, model: str | None, sae: str) -> Library:
+async def _library(http: Request, model: str | None, sae: str) -> ModelLibrary:
     """The library that has this SAE. Raises NotFound, SteeringRefused."""
     check_unsteered(http)
     library = await library_of(http, model)
@@ -136,7 +140,7 @@ async def _library(http: Request, model: str | None, sae: str) -> Library:
 
 
 async def _read(
-    http: Request, library: Library, body: wire.TextBody, probe: Probe, owner: str
+    http: Request, library: ModelLibrary, body: wire.TextBody, probe: Probe, owner: str
 ) -> list[Activations]:
     """The readings of each token of a text. Raises ServerError."""
     request = await prepared(http, partial(wire.to_request, body, library.model, probe, owner))

@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 
 from fastapi import Request
 
 from headrace.api.request import in_time
 from headrace.errors import NotFound, SteeringRefused
 from headrace.pool import Pool
-from headrace.steering.types import Library, SAEInfo, VectorInfo
+from headrace.steering.types import SAEInfo, VectorInfo
 from headrace.store import Store, StoredAttachment
 from headrace.turns.steering import Steering
 from headrace.wire.steering_objects import DeletedObject, SAEObject, VectorObject, WholeList, whole_list
+
+if TYPE_CHECKING:  # it needs numpy, which a gateway does not
+    from headrace.steering.library import ModelLibrary
 
 Info = TypeVar("Info", SAEInfo, VectorInfo)
 Written = TypeVar("Written", SAEObject, VectorObject)
@@ -26,7 +29,7 @@ def steering_of(http: Request) -> Steering:
     return steering
 
 
-async def library_of(http: Request, model: str | None = None) -> Library:
+async def library_of(http: Request, model: str | None = None) -> ModelLibrary:
     """The library of a model, which is loaded first if need be; of the first that can be steered, if none is
     named. Raises ModelNotFound, SteeringRefused, and what loading raises.
     """
@@ -49,9 +52,9 @@ async def library_of(http: Request, model: str | None = None) -> Library:
     return found
 
 
-async def _loaded(http: Request, model: str) -> Library | None:
+async def _loaded(http: Request, model: str) -> ModelLibrary | None:
     target = http.app.state.gateway.router.first(model)
-    found: Library | None = target.backend.library(target.info.id)
+    found: ModelLibrary | None = target.backend.library(target.info.id)
     if found is None and isinstance(target.backend, Pool):
         async with in_time(http):
             await target.backend.load(target.info.id)
@@ -59,7 +62,7 @@ async def _loaded(http: Request, model: str) -> Library | None:
     return found
 
 
-def libraries(http: Request) -> list[Library]:
+def libraries(http: Request) -> list[ModelLibrary]:
     """The libraries of all models in memory that can be steered."""
     backends = http.app.state.gateway.backends
     found = [backend.library(info.id) for backend in backends for info in backend.models()]
@@ -74,7 +77,7 @@ class Files(Generic[Info, Written]):
 
     kind: Literal["sae", "vector"]
     name: str  # in errors
-    infos: Callable[[Library], Sequence[Info]]
+    infos: Callable[[ModelLibrary], Sequence[Info]]
     write: Callable[[Info, str], Written]
 
     def every(self, http: Request) -> WholeList[Written]:
@@ -82,18 +85,18 @@ class Files(Generic[Info, Written]):
             [self.write(info, library.model) for library in libraries(http) for info in self.infos(library)]
         )
 
-    def info(self, library: Library, id: str) -> Info:
+    def info(self, library: ModelLibrary, id: str) -> Info:
         found: dict[str, Info] = {info.id: info for info in self.infos(library)}
         if id not in found:
             ids = ", ".join([*found][:20]) or "none"
             raise NotFound(f"There is no {self.name} {id[:64]!r} here; there are: {ids}.", param="id")
         return found[id]
 
-    def written(self, library: Library, id: str) -> Written:
+    def written(self, library: ModelLibrary, id: str) -> Written:
         return self.write(self.info(library, id), library.model)
 
     async def load(
-        self, library: Library, store: Store, work: Callable[[], object], attachment: StoredAttachment
+        self, library: ModelLibrary, store: Store, work: Callable[[], object], attachment: StoredAttachment
     ) -> Written:
         """Load a file by `work`, and attach it if the attachment says so."""
         await asyncio.to_thread(work)
@@ -121,7 +124,7 @@ class Files(Generic[Info, Written]):
         await asyncio.to_thread(library.detach, id)
         return await self.remember(store, library, id, is_attached=False)
 
-    async def remember(self, store: Store, library: Library, id: str, *, is_attached: bool) -> Written:
+    async def remember(self, store: Store, library: ModelLibrary, id: str, *, is_attached: bool) -> Written:
         """Store whether a file is attached, for the next start."""
         info = self.info(library, id)
         if info.path is not None:

@@ -19,13 +19,13 @@ from headrace.api.request import Caller, Stored, in_time
 from headrace.api.routes import V1, route
 from headrace.errors import BadRequest, ConfigError
 from headrace.offload import aside, check_wanted
-from headrace.steering.types import Library
 from headrace.store import StoredAttachment
 from headrace.wire import steering_objects as wire
 from headrace.wire.limits import whole
 from headrace.wire.pagination import limit_of
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # they need numpy, which a gateway does not
+    from headrace.steering.library import ModelLibrary
     from headrace.steering.token_features import TokenFeatures, TokenScores
 
 router = APIRouter(tags=["steering"], responses=RESPONSES)
@@ -161,7 +161,7 @@ async def _with_lens(http: Request, work: Callable[[], T]) -> T:
         return await aside(LENS_WORK, work)
 
 
-def _token_features(library: Library, id: str, token: str, count: int) -> TokenFeatures:
+def _token_features(library: ModelLibrary, id: str, token: str, count: int) -> TokenFeatures:
     """Raises BadRequest."""
     from headrace.steering.token_features import token_features
 
@@ -172,7 +172,7 @@ def _token_features(library: Library, id: str, token: str, count: int) -> TokenF
         raise BadRequest(f"token: {exc.message}", param="token") from exc
 
 
-def _token_scores(library: Library, id: str, feature: int) -> TokenScores:
+def _token_scores(library: ModelLibrary, id: str, feature: int) -> TokenScores:
     from headrace.steering.token_features import token_scores
 
     return token_scores(library.capture(), library.sae(id).decoder[feature], NEIGHBOURS)
@@ -182,7 +182,7 @@ def _go_on(label: str, done: int, total: int) -> None:
     check_wanted()
 
 
-def _of_token(library: Library, id: str, found: TokenFeatures) -> list[wire.FeatureSummary]:
+def _of_token(library: ModelLibrary, id: str, found: TokenFeatures) -> list[wire.FeatureSummary]:
     """The features that write a token, then those that read it."""
     labels = library.sae(id).info.labels
     seen = {entry.feature: entry for entry in library.statistics(id)}
@@ -202,14 +202,14 @@ def _of_token(library: Library, id: str, found: TokenFeatures) -> list[wire.Feat
 
 
 async def _named(
-    http: Request, library: Library, scores: Sequence[tuple[int, float]]
+    http: Request, library: ModelLibrary, scores: Sequence[tuple[int, float]]
 ) -> list[wire.TokenScore]:
     target = http.app.state.gateway.router.first(library.model)
     texts = await target.backend.token_texts(library.model, [token for token, _ in scores])
     return [{"token": text, "score": score} for text, (_, score) in zip(texts, scores, strict=True)]
 
 
-def _feature(library: Library, id: str, feature: int) -> wire.FeatureObject:
+def _feature(library: ModelLibrary, id: str, feature: int) -> wire.FeatureObject:
     from headrace.steering.token_features import lengths, neighbours
 
     sae = library.sae(id)

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from typing import Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 from fastapi import APIRouter, Depends, Request
 
@@ -16,7 +16,7 @@ from headrace.api.libraries import libraries, library_of, steering_of
 from headrace.api.request import Caller, Stored, in_time
 from headrace.api.routes import V1, route
 from headrace.errors import BadRequest, ProfileNotFound, SteeringRefused
-from headrace.steering.types import Exemption, Library, Mode, Unit
+from headrace.steering.types import Exemption, Mode, Unit
 from headrace.store import StoredProfile
 from headrace.turns.steering import EVERYONE
 from headrace.types import GenerateRequest, Sampling, Started, Texts
@@ -24,6 +24,9 @@ from headrace.wire import steering_objects as wire
 from headrace.wire.activations import receipt_body
 from headrace.wire.limits import MAX_OPS, MAX_PROBES
 from headrace.wire.steering import Steered, SteeringMembers
+
+if TYPE_CHECKING:  # it needs numpy, which a gateway does not
+    from headrace.steering.library import ModelLibrary
 
 router = APIRouter(tags=["steering"], responses=RESPONSES)
 
@@ -194,7 +197,7 @@ def _unconditional(steered: Steered) -> Steered:
     return replace(steered, steering=replace(steering, when=when))
 
 
-def _steerable(library: Library) -> wire.SteerableModel:
+def _steerable(library: ModelLibrary) -> wire.SteerableModel:
     return {
         "model": library.model,
         "width": library.width,
@@ -205,7 +208,7 @@ def _steerable(library: Library) -> wire.SteerableModel:
     }
 
 
-def _digests(library: Library) -> dict[str, str]:
+def _digests(library: ModelLibrary) -> dict[str, str]:
     """The digest of each SAE's and each vector's numbers, by id."""
     saes = {info.id: info.digest for info in library.saes()}
     return saes | {info.id: info.digest for info in library.vectors()}

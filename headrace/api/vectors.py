@@ -18,13 +18,14 @@ from headrace.api.request import Caller, Stored, in_time
 from headrace.api.routes import V1, route
 from headrace.errors import BadRequest, ConfigError, NotFound
 from headrace.offload import aside, check_wanted
-from headrace.steering.types import Library
 from headrace.store import StoredAttachment
 from headrace.wire import steering_objects as wire
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # they need numpy, which a gateway does not
     import numpy as np
     from numpy.typing import NDArray
+
+    from headrace.steering.library import ModelLibrary
 
     Directions = NDArray[np.float32]
 
@@ -64,7 +65,7 @@ async def train_vector(http: Request, _: Admin, store: Stored, body: wire.TrainB
     return await VECTORS.remember(store, library, body.id, is_attached=body.attach)
 
 
-def _train(library: Library, body: wire.TrainBody) -> dict[int, Directions]:
+def _train(library: ModelLibrary, body: wire.TrainBody) -> dict[int, Directions]:
     """The directions by layer. Raises BadRequest."""
     from headrace.steering.vector_training import direction
 
@@ -137,7 +138,7 @@ async def detach_vector(http: Request, _: Admin, store: Stored, id: str) -> wire
     return await VECTORS.detach(http, store, id)
 
 
-def _check_free(library: Library, id: str) -> None:
+def _check_free(library: ModelLibrary, id: str) -> None:
     """Raises BadRequest if there is one of this id."""
     if id in [*(info.id for info in library.saes()), *(info.id for info in library.vectors())]:
         raise BadRequest(f"id: there is {id!r} already: set overwrite, or delete it", param="id")

@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence, Set
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from headrace.backend_types import Backend
 from headrace.encoder_types import Ranking, RerankRequest
@@ -16,7 +16,6 @@ from headrace.errors import ModelNotFound, ModelUnavailable, Overloaded
 from headrace.features import Feature
 from headrace.pool.entry import Entry, Hold, Known
 from headrace.pool.residents import Changes, Residents
-from headrace.steering.types import Library
 from headrace.types import (
     Embeddings,
     EmbedRequest,
@@ -27,6 +26,9 @@ from headrace.types import (
     TokenizeRequest,
     TokenizerInfo,
 )
+
+if TYPE_CHECKING:  # it needs numpy, which a gateway does not
+    from headrace.steering.library import ModelLibrary
 
 log = logging.getLogger(__name__)
 
@@ -142,7 +144,7 @@ class Pool(Backend):
     def features_of(self, model: str) -> Set[Feature]:
         return self.known(model).features
 
-    def library(self, model: str) -> Library | None:
+    def library(self, model: str) -> ModelLibrary | None:
         """The library of a model that is loaded; None for others: only the loaded backend has it."""
         entry = self.entries.get(model)
         backend = None if entry is None or not entry.is_ready else entry.backend

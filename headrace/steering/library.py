@@ -74,7 +74,11 @@ class Shelf:
 
 
 class ModelLibrary:
-    """See types.Library."""
+    """Methods that load or compile take seconds: call them off the event loop. They raise BadRequest with a
+    code `steering_…`, NotFound for an unknown name. Thread-safe.
+
+    Attaching makes the model's graph editable at the layers that are needed, while requests run.
+    """
 
     def __init__(
         self,
@@ -95,6 +99,7 @@ class ModelLibrary:
 
     @property
     def layers(self) -> tuple[int, ...]:
+        """The layers at which requests may steer and probe now."""
         return tuple(sorted(self.shelf.layers))
 
     def saes(self) -> tuple[SAEInfo, ...]:
@@ -107,15 +112,21 @@ class ModelLibrary:
         return tuple(vector.info for vector in self.shelf.vectors.values())
 
     def vector(self, id: str) -> Mapping[int, Floats]:
+        """The vector's directions, by layer: [width] each."""
         return self._found_vector(id).directions
 
     def statistics(self, id: str) -> tuple[FeatureStatistics, ...]:
+        """The statistics of an SAE's features that were active in what probes read, the most active first."""
         return self._found_sae(id).statistics.features()
 
     def history(self, id: str, feature: int) -> tuple[MinuteStatistics, ...]:
+        """The statistics of one feature in each of the last minutes in which probes read something, the
+        oldest first.
+        """
         return self._found_sae(id).statistics.history(feature)
 
     def capture(self) -> Capture:
+        """The model's hidden states outside of the engine, to train a vector."""
         if self._open_capture is None:
             raise BadRequest(f"the hidden states of {self.model} cannot be read here", param="model")
         try:
@@ -125,6 +136,7 @@ class ModelLibrary:
             raise BadRequest(problem, param="model") from exc
 
     def load_sae(self, id: str, path: Path, *, layer: int | None = None) -> SAEInfo:
+        """Read an SAE from a file or folder under the configured root. `layer`: instead of the files' own."""
         path = self._checked(id, path)
         found = read_sae(path)
         of_file = found.layer if layer is None else layer
@@ -160,11 +172,13 @@ class ModelLibrary:
         self.attach(id)
 
     def load_vector(self, id: str, path: Path) -> VectorInfo:
+        """Read a control vector (GGUF) from a file under the configured root."""
         path = self._checked(id, path)
         directions, model_name = read_vector(path)
         return self._add_vector(id, directions, path, model_name)
 
     def add_vector(self, id: str, directions: Mapping[int, Floats]) -> VectorInfo:
+        """Add a vector that was trained here, and write it to `{root}/vectors/{id}.gguf`."""
         path = self._root / VECTORS / f"{id}.gguf"
         self._check_name(id)
         directions = {layer: np.asarray(values, np.float32) for layer, values in sorted(directions.items())}
@@ -174,12 +188,14 @@ class ModelLibrary:
         return self._add_vector(id, directions, path, self.model)
 
     def remove(self, id: str) -> None:
+        """Forget an SAE or vector, and detach it. Running requests keep what they have."""
         self.detach(id)
         with self._lock:
             shelf = self.shelf
             self.shelf = replace(shelf, saes=_without(shelf.saes, id), vectors=_without(shelf.vectors, id))
 
     def attach(self, id: str, *, layer: int | None = None) -> None:
+        """Make an SAE or vector usable by requests. `layer`: of an SAE, instead of its own."""
         with self._lock:
             shelf = self.shelf
             if id in shelf.vectors and layer is None:
@@ -196,6 +212,7 @@ class ModelLibrary:
             self._install(replace(shelf, saes={**shelf.saes, id: _with_info(entry, info)}))
 
     def detach(self, id: str) -> None:
+        """The opposite of attach. Requests that use it already finish as they began."""
         with self._lock:
             shelf = self.shelf
             if id in shelf.vectors:

@@ -43,7 +43,7 @@ class Weights:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LoadedSAE:
-    """See types.SAE."""
+    """A loaded SAE's numbers, in float32, with unit decoder rows (but for topk without rescaling)."""
 
     info: SAEInfo
     encoder: Floats = field(repr=False)  # [width, features], for h; orthogonal to 1 with layer_norm

@@ -16,7 +16,7 @@ from headrace.steering.formats.tensors import read_json
 from headrace.steering.library import FEATURES, labels_of
 from headrace.steering.sae import LoadedSAE, fold
 from headrace.steering.site import Lens, Report, Site, embeddings, no_report
-from headrace.steering.types import SAE, Capture, SAEInfo
+from headrace.steering.types import Capture, SAEInfo
 
 Floats = NDArray[np.float32]
 
@@ -106,7 +106,7 @@ def _best(scores: Floats, count: int) -> tuple[Score, ...]:
     return tuple(Score(feature, float(scores[feature])) for feature in order)
 
 
-def neighbours(sae: SAE, feature: int, count: int) -> list[tuple[int, float]]:
+def neighbours(sae: LoadedSAE, feature: int, count: int) -> list[tuple[int, float]]:
     """The features whose decoder directions are most alike, with the cosines, most alike first."""
     direction = sae.decoder[feature]
     norms = np.linalg.norm(sae.decoder, axis=1) * np.linalg.norm(direction)
@@ -116,6 +116,6 @@ def neighbours(sae: SAE, feature: int, count: int) -> list[tuple[int, float]]:
     return [(int(index), float(cosines[index])) for index in order]
 
 
-def lengths(sae: SAE, feature: int) -> tuple[float, float]:
+def lengths(sae: LoadedSAE, feature: int) -> tuple[float, float]:
     """The lengths of a feature's encoder and decoder directions."""
     return float(np.linalg.norm(sae.encoder[:, feature])), float(np.linalg.norm(sae.decoder[feature]))

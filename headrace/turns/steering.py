@@ -12,14 +12,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from headrace.backend_types import Backend
 from headrace.errors import BadRequest, HeadraceError, NotFound, SteeringRefused, StoreUnavailable
 from headrace.features import Feature
 from headrace.gateway.gateway import Gateway
 from headrace.offload import aside
-from headrace.steering.types import Library, SteeringRequest
+from headrace.steering.types import SteeringRequest
 from headrace.store import Store, StoredAttachment, StoredProfile
 from headrace.turns.refreshed import Refreshed
 from headrace.types import ModelInfo
@@ -34,6 +34,9 @@ from headrace.wire.steering import (
     to_steering,
     use_of,
 )
+
+if TYPE_CHECKING:  # it needs numpy, which a gateway does not
+    from headrace.steering.library import ModelLibrary
 
 log = logging.getLogger(__name__)
 
@@ -169,7 +172,7 @@ class Steering:
             return False
         return Feature.STEERING in target.backend.features_of(target.info.id)
 
-    def library(self, model: str, provider: str | None = None) -> Library | None:
+    def library(self, model: str, provider: str | None = None) -> ModelLibrary | None:
         """What a model in memory may be steered with; None: it cannot be steered, or is unknown."""
         try:
             target = self._gateway.router.first(model, provider)
@@ -248,7 +251,7 @@ class Steering:
         return {} if library is None else {info.id: info.labels for info in library.saes()}
 
 
-def _restore(library: Library, stored: StoredAttachment) -> None:
+def _restore(library: ModelLibrary, stored: StoredAttachment) -> None:
     """Load a file again. One that is gone or unfit is logged: requests that need it get an error."""
     if stored.id in {info.id for info in library.saes()} | {info.id for info in library.vectors()}:
         return  # by the option steering.attach

@@ -12,7 +12,7 @@ import numpy as np
 import openai
 import pytest
 
-from headrace.steering.types import Library
+from headrace.steering.library import ModelLibrary
 from headrace.steering.vector_training import random_like
 from tests.serving import Served, events
 from tests.steering.serving import DATA, LAYER, SAE, VECTOR
@@ -55,7 +55,7 @@ def added(index: int, dose: float) -> dict[str, Any]:
     return feature(index, mode="add", value=dose, unit="relative")
 
 
-def library_of(served: Served) -> Library:
+def library_of(served: Served) -> ModelLibrary:
     library = served.backend.library(MODEL)
     assert library is not None
     return library
