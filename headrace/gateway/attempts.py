@@ -158,8 +158,13 @@ class Attempts(Generic[T]):
         self._not_before[id(target)] = self._clock.now() + wait_s
 
     async def _pause(self, number: int) -> None:
-        """Sleep until a target may be tried again. Raises the last error if that would be too late."""
-        now, targets = self._clock.now(), self._plan.targets
+        """Sleep until a target may be tried again. Raises the last error if that would be too late, or if the
+        breakers of all targets are open: nobody waits for those.
+        """
+        now = self._clock.now()
+        targets = [one for one in self._plan.targets if one.breaker is None or not one.breaker.retry_after_s]
+        if not targets:
+            raise self._failure()
         pause_s = FIRST_PAUSE_S * 2 ** (number - 1) * self._clock.random.uniform(0.5, 1.5)
         soonest_s = min(self._not_before.get(id(target), now) for target in targets) - now
         wait_s = max(pause_s, soonest_s)

@@ -278,6 +278,23 @@ def test_all_left_alone_is_a_503_that_says_until_when() -> None:
     asyncio.run(run())
 
 
+@pytest.mark.parametrize("retries", [1, 5])
+@pytest.mark.parametrize("names", ["a", "ab"])
+def test_nobody_waits_until_a_target_is_no_longer_left_alone(names: str, retries: int) -> None:
+    async def run() -> None:
+        clock = ManualClock()
+        targets = [f"{name}:m" for name in names]
+        served = gateway(
+            *(backend(name, DOWN) for name in names), fast=route(*targets, retries=retries), clock=clock
+        )
+        for _ in range(MAX_FAILURES + 1):
+            with pytest.raises(ProviderUnreachable):
+                await served.start(ask("fast"))
+        assert sum(clock.slept) < COOL_DOWN_S
+
+    asyncio.run(run())
+
+
 @pytest.mark.parametrize("error", [limited("0"), Overloaded("full"), ProviderRefused("bad")])
 def test_busy_or_strict_target_is_not_ill(error: ServerError) -> None:
     async def run() -> None:
