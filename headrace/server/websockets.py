@@ -16,6 +16,7 @@ from websockets.server import ServerProtocol
 from websockets.typing import StatusLike
 
 from headrace.errors import BadRequest
+from headrace.offload import SMALL
 from headrace.server.connections import Connections
 from headrace.server.refusals import HeadTooLarge, TargetTooLong
 from headrace.server.unread import Unread
@@ -79,6 +80,8 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
 
     def send_receive_event_to_app(self) -> None:
         self._connections.is_busy(self)
+        if sum(map(len, self.frames)) > SMALL:
+            self.curr_msg_data_type = "bytes"  # a long text is decoded with its JSON, in a thread
         super().send_receive_event_to_app()
 
     async def send(self, message: ASGISendEvent) -> None:

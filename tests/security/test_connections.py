@@ -15,6 +15,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from websockets.sync.client import connect as websocket
 
 from tests.cli.process import Serving
 from tests.security.raw import (
@@ -112,6 +113,17 @@ def test_those_that_were_idle_longest_go_first(tmp_path: Path) -> None:
             for source in (opened[0], *opened[6:]):
                 source.sendall(HEALTH)
                 assert read_answer(source).status == 200
+
+
+def test_a_long_text_of_a_websocket_is_decoded_with_its_json(tmp_path: Path) -> None:
+    """Which happens in a thread: so even one that is no UTF-8 comes as far as that."""
+    with gateway(tmp_path) as gate, websocket(gate.url.replace("http", "ws") + "/v1/responses") as opened:
+        text = b'{"type": "response.create", "model": "fake", "store": false, "input": "%b"}'
+        for long, word in ((b"x" * 70_000, "response.created"), (b"\xff" * 70_000, "invalid_json")):
+            opened.send(text % long, text=True)
+            assert word in str(opened.recv(60))
+            while word != "invalid_json" and "response.completed" not in str(opened.recv(60)):
+                pass
 
 
 def test_idle_websockets_keep_nobody_out_either(tmp_path: Path) -> None:
