@@ -15,11 +15,15 @@ from headrace.engine.engine import Engine
 from headrace.engine.load import load_engine
 from headrace.engine.sequence import SamplingParams, Sequence
 from headrace.engine.torch.options import Numbers, TorchOptions
+from headrace.models.model import read_manifest
 
 
 def load() -> Run:
     options = TorchOptions(dtype=cast(Numbers, sys.argv[3])) if sys.argv[3:] else None
-    engine = load_engine(Path(sys.argv[1]), max_model_len=int(sys.argv[2]), torch=options)
+    folder = Path(sys.argv[1])
+    model = read_manifest(folder)
+    phrases = model.phrases if model is not None else None
+    engine = load_engine(folder, max_model_len=int(sys.argv[2]), torch=options, phrases=phrases)
     return lambda prompts, max_tokens, ends: run(engine, prompts, max_tokens, ends)
 
 

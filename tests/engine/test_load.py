@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import pytest
 
 from headrace.config.memory import CacheType, check_cache
 from headrace.engine.load import load_engine
 from headrace.engine.openvino import OpenVINORunner, RunnerOptions, read, token_bytes
+from headrace.engine.phrases import write
 from headrace.engine.sequence import SamplingParams, Sequence
 from headrace.errors import ConfigError
 from tests.engine.conftest import Files
@@ -56,6 +58,26 @@ def test_a_loaded_engine_answers(tiny: Files) -> None:
     while engine.has_work:
         engine.step()
     assert len(sequence.tokens) == 7
+
+
+def test_a_loaded_engine_drafts_what_the_file_of_phrases_has(tiny: Files, tmp_path: Path) -> None:
+    def answer(phrases: Path | None) -> tuple[int, list[int]]:
+        """The number of steps, and the tokens."""
+        engine = load_engine(
+            tiny.folder, max_model_len=100, kv_cache_bytes=2**20, exact=True, phrases=phrases
+        )
+        sequence = Sequence([1, 2, 3], SamplingParams(max_tokens=30, temperature=0))
+        engine.add(sequence)
+        while engine.has_work:
+            engine.step()
+        return engine.scheduler.counters.num_steps, sequence.tokens
+
+    path = tmp_path / "phrases.bin"
+    num_steps, tokens = answer(None)
+    write(path, tokens * 9)
+    num_fewer, same = answer(path)
+    assert same == tokens
+    assert num_fewer < num_steps / 1.5
 
 
 def test_a_cache_of_eight_bits_holds_more_tokens(tiny: Files) -> None:
