@@ -6,7 +6,7 @@ Where a grammar allows one text only, its tokens are the draft. Otherwise, a seq
 prompt, a text that the caller expects (OpenAI's `prediction`), and what was answered to others. So where the
 last tokens have occurred before, what followed them is a good guess of what follows now. How good, is
 measured: by where they occurred, and by how many of them are the same. Phrases that the model is known to
-write (phrases.py) are guessed where they come true more often.
+write (phrases.py) are guessed where not even two tokens have occurred before.
 """
 
 from __future__ import annotations
@@ -73,6 +73,7 @@ class Guess:
     token: int
     rate: Rate | None  # None: the grammar forces it
     place: int = 0  # in the sequence's own text; 0: not from there
+    other: Guess | None = None  # another source's, which was not tried
 
 
 class Drafter:
@@ -123,10 +124,10 @@ class Drafter:
         if first or self._place:  # also where a token was replaced by another
             self._place = (first or self._place) + len(sampled)
         for place, (guess, token) in enumerate(zip(self.guesses, sampled, strict=False)):
-            is_right = guess.token == token
-            if guess.rate is not None:
-                guess.rate.record(is_right=is_right)
-            if is_right:
+            for one in (guess, guess.other):
+                if one is not None and one.rate is not None:
+                    one.rate.record(is_right=one.token == token)
+            if guess.token == token:
                 self.num_accepted += place < drafted and guess.place in self._predicted
             else:  # what follows was not tried
                 rejected = self.guesses[place:drafted]
@@ -164,11 +165,17 @@ class Drafter:
             place, length = text.find(ending)
             if length > longest and (token := text.tokens[place]) >= 0:
                 longest, best = length, Guess(token, self._of_others[length])
-        if self._phrases is not None and (found := self._phrases.find(ending)):
-            rate = self._of_phrases[found[1]]
-            if best is None or best.rate is None or rate.share > best.rate.share:
-                best = Guess(found[0], rate)
-        return best
+        found = None if self._phrases is None else self._phrases.find(ending)
+        return best if found is None else self._compared(best, longest, *found)
+
+    def _compared(self, best: Guess | None, length: int, token: int, number: int) -> Guess:
+        """The better one of a guess after an ending of this length, and of a phrase's token. A single token
+        that is repeated proves little: then the one counts that comes true more often in this sequence.
+        """
+        rate = self._of_phrases[number]
+        if best is None or (length == 1 and best.rate is not None and rate.share > best.rate.share):
+            return Guess(token, rate, other=best)
+        return Guess(best.token, best.rate, best.place, Guess(token, rate))
 
     def _read(self, tokens: list[int], num_prompt: int) -> bool:
         """Add the sequence's new tokens to its own text. Returns whether all of the text is indexed."""

@@ -107,11 +107,14 @@ def test_what_usually_follows_is_guessed_where_the_text_does_not_know_better() -
 
 def test_phrases_that_come_true_seldom_are_guessed_no_more() -> None:
     experience = Experience(phrases_of(*[70, 71, 72] * 9))
-    drafter = Drafter([], None)
-    for _ in range(200):
-        drafter.guess([5, 70], 2, 15, experience)
-        drafter.settle(0, [9])
-    assert drafter.guess([5, 70], 2, 15, experience) == []
+    for text, expected in (([5, 70], []), ([5, 70, 9, 70], [9])):
+        drafter = Drafter([], None)
+        assert drafter.guess(text, 2, 1, experience) == [71]
+        for _ in range(200):
+            drafter.guess(text, 2, 15, experience)
+            drafter.settle(0, [9])
+        assert drafter.guess(text, 2, 1, experience) == expected
+        experience = Experience(experience.phrases)
 
 
 def test_the_phrases_of_another_model_are_not_used(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
