@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from gguf import GGMLQuantizationType
 
-from headrace.backends.llamacpp.process import LlamaCppProcess, Settings
+from headrace.backends.llamacpp.process import Settings, start_server
 from headrace.cli.models import fetch
 from headrace.config import Config
 from headrace.errors import ModelError, UnsupportedModel
@@ -196,7 +196,7 @@ def test_l8_formats_that_are_read(tmp_path: Path, kind: GGMLQuantizationType) ->
 def test_l8_what_llama_cpp_does_not_load_either_is_one_sentence(tiny: Path, tmp_path: Path) -> None:
     path = mutated(tiny, tmp_path / "odd.gguf", {}, {"blk.1.ffn_up.weight": None})
     with pytest.raises(ModelError) as caught:
-        asyncio.run(LlamaCppProcess.open(Settings(path)))
+        asyncio.run(start_server(Settings(path)))
     assert caught.value.message == (
         f"llama.cpp cannot load {path}: check_tensor_dims: tensor 'blk.1.ffn_up.weight' not found"
     )

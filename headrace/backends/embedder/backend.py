@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from headrace.backends.embedder.base import CHARACTER, EncoderBackend, Loaded
 from headrace.backends.embedder.batcher import Encoder
-from headrace.backends.ranking import by_embeddings
-from headrace.encoder_types import Ranking, RerankRequest
+from headrace.backends.ranking import by_embeddings, check_repeated
+from headrace.encoder_types import Marked, Ranking, RerankRequest
 from headrace.errors import BadRequest
 from headrace.features import Feature
 from headrace.models.model import ONNX, Model
@@ -23,15 +23,9 @@ if TYPE_CHECKING:  # numpy and the tokenizers take 20 MB, which a model needs fr
     from numpy.typing import NDArray
 
     from headrace.text.encoder_tokenizer import EncoderTokenizer
+    from headrace.text.pair_tokenizer import PairTokenizer
 
     Ids = NDArray[np.int32]
-from typing import TYPE_CHECKING
-
-from headrace.backends.ranking import check_repeated
-from headrace.encoder_types import Marked
-
-if TYPE_CHECKING:
-    from headrace.text.pair_tokenizer import PairTokenizer
 
 RERANK_FEATURES = frozenset({Feature.RERANK, Feature.INPUT_TRUNCATION})
 FEATURES = frozenset(
@@ -111,20 +105,11 @@ class EmbedderBackend(EncoderBackend["Ids", "EncoderTokenizer"]):
         return Loaded(model, tokenizer, self._encoder(model))
 
     def _encoder(self, model: Model) -> Encoder[Ids]:
-        settings = self._settings
         if model.is_checkpoint:
-            from headrace.engine.torch.encoder import TorchEncoder
-
-            return TorchEncoder(
-                model.folder,
-                self.embedding,
-                settings.torch,
-                exact=settings.exact,
-                num_threads=settings.num_threads,
-            )
+            return self._torch_encoder(model)
         from headrace.engine.encoder import EncoderOptions, OpenVINOEncoder
 
-        options = EncoderOptions(exact=settings.exact, num_threads=settings.num_threads)
+        options = EncoderOptions(exact=self._settings.exact, num_threads=self._settings.num_threads)
         return OpenVINOEncoder(model.folder / ONNX, options)
 
 
@@ -164,15 +149,7 @@ class CrossEncoderBackend(EncoderBackend[Marked, "PairTokenizer"]):
             return Ranking(tuple(scores[:, 0].tolist()), "cross-encoder", sum(map(len, pairs)))
 
     def _load_files(self, model: Model) -> Loaded[Marked, PairTokenizer]:
-        from headrace.engine.torch.encoder import TorchEncoder
         from headrace.text.pair_tokenizer import PairTokenizer
 
-        settings = self._settings
-        encoder = TorchEncoder(
-            model.folder,
-            self.embedding,
-            settings.torch,
-            exact=settings.exact,
-            num_threads=settings.num_threads,
-        )
-        return Loaded(model, PairTokenizer(model.folder, self.embedding.max_tokens), encoder)
+        tokenizer = PairTokenizer(model.folder, self.embedding.max_tokens)
+        return Loaded(model, tokenizer, self._torch_encoder(model))

@@ -14,7 +14,7 @@ from abc import abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterator, Sized
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from headrace import __version__
 from headrace.backend_types import Backend
@@ -25,6 +25,9 @@ from headrace.errors import BadRequest, ModelError, ModelUnavailable, Overloaded
 from headrace.free_memory import trim
 from headrace.models.model import Model, Progress
 from headrace.types import TEXT_ONLY, Event, GenerateRequest, ModelInfo, ModelKind
+
+if TYPE_CHECKING:
+    from headrace.engine.torch.encoder import TorchEncoder
 
 CHARACTER = 16  # work of tokenizing one, or of one token id, in headrace.offload's bytes
 Text = TypeVar("Text", bound=Sized)
@@ -125,6 +128,13 @@ class EncoderBackend(Backend, Generic[Text, Tokenizer]):
             max_rows = 1 if self._settings.deterministic else MAX_ROWS
             self._batcher = Batcher(loaded.encoder, max_rows)
         return self._batcher
+
+    def _torch_encoder(self, model: Model) -> TorchEncoder:
+        from headrace.engine.torch.encoder import TorchEncoder
+
+        settings, form = self._settings, self.embedding
+        exact, threads = settings.exact, settings.num_threads
+        return TorchEncoder(model.folder, form, settings.torch, exact=exact, num_threads=threads)
 
     def _load(self, progress: Progress) -> Loaded[Text, Tokenizer]:
         model = self._prepare(progress)

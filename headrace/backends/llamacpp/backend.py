@@ -86,12 +86,12 @@ class LlamaCppBackend(Backend):
     @property
     def pid(self) -> int | None:
         """The process id, while it runs."""
-        return self._running.process.pid if self._running else None
+        return self._running.child.pid if self._running else None
 
     @property
     def url(self) -> str | None:
         """The server's address, while it runs."""
-        return self._running.process.url if self._running else None
+        return self._running.url if self._running else None
 
     async def start(self) -> None:
         """Start the process and wait until the model is loaded. Raises ModelError."""
@@ -258,9 +258,9 @@ class LlamaCppBackend(Backend):
         pause_s = 0.0
         while True:
             since = loop.time()
-            code = await running.process.wait()
+            code = await running.child.wait()
             self._running = None
-            output = await running.process.last_output()
+            output = await running.child.last_output()
             log.error("%s: llama.cpp ended with exit code %s: %s", self.name, code, output)
             await running.aclose()
             if loop.time() - since > STABLE_S:

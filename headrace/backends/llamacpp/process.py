@@ -53,52 +53,24 @@ class Settings:
     key: str = field(default_factory=lambda: secrets.token_hex(24), repr=False)
 
 
-class LlamaCppProcess:
-    """A running server at `url`, for example http://127.0.0.1:1234; requests need the settings' key."""
-
-    def __init__(self, child: Child) -> None:
-        self._child, self.url = child, ""
-
-    @classmethod
-    async def open(cls, settings: Settings) -> LlamaCppProcess:
-        """Start a process and wait until its model is loaded. Raises ModelError, ChildFailed."""
-        if not is_installed():
-            needed = install_command("llamacpp")
-            raise ModelError(f"{settings.path} is for llama.cpp, which is not installed: {needed}")
-        values = {**asdict(settings), "num_threads": settings.num_threads or os.cpu_count() or 1}
-        message = json.dumps(values, default=str)
-        words = [sys.executable, "-P", str(CHILD)]
-        process = cls(await Child.open(Command("llama.cpp", words, message, is_quiet=True)))
-        try:
-            process.url = json.loads(await process._child.report())["url"]
-        except ChildFailed as exc:
-            reason = _reason(await process.last_output())
-            raise ModelError(f"llama.cpp cannot load {settings.path}: {reason}") from exc
-        except BaseException:
-            await process.aclose()
-            raise
-        return process
-
-    @property
-    def pid(self) -> int:
-        return self._child.pid
-
-    async def wait(self) -> int:
-        """Wait for its end; return the exit code."""
-        return await self._child.wait()
-
-    async def has_ended(self, within_s: float) -> bool:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(within_s):
-                await self._child.wait()
-        return self._child.exit_code is not None
-
-    async def last_output(self) -> str:
-        """Wait for its end; return the last lines that it wrote."""
-        return await self._child.last_output()
-
-    async def aclose(self) -> None:
-        await self._child.stop(STOP_S)
+async def start_server(settings: Settings) -> tuple[Child, str]:
+    """Start a process and wait until its model is loaded. Returns the process and its address, for example
+    http://127.0.0.1:1234; requests need the settings' key. Raises ModelError, ChildFailed.
+    """
+    if not is_installed():
+        needed = install_command("llamacpp")
+        raise ModelError(f"{settings.path} is for llama.cpp, which is not installed: {needed}")
+    values = {**asdict(settings), "num_threads": settings.num_threads or os.cpu_count() or 1}
+    message = json.dumps(values, default=str)
+    child = await Child.open(Command(NAME, [sys.executable, "-P", str(CHILD)], message, is_quiet=True))
+    try:
+        return child, json.loads(await child.report())["url"]
+    except ChildFailed as exc:
+        reason = _reason(await child.last_output())
+        raise ModelError(f"llama.cpp cannot load {settings.path}: {reason}") from exc
+    except BaseException:
+        await child.stop(STOP_S)
+        raise
 
 
 def _reason(output: str) -> str:
@@ -114,7 +86,8 @@ class Running:
     request's prompt and answer.
     """
 
-    process: LlamaCppProcess
+    child: Child
+    url: str
     openai: LlamaCppDialect
     native: Upstream
     context_length: int
@@ -122,26 +95,26 @@ class Running:
     @classmethod
     async def open(cls, settings: Settings, *, timeout_s: float, reuses_prompts: bool) -> Running:
         """Start a process and wait until its model is loaded. Raises ModelError or ServerError."""
-        process = await LlamaCppProcess.open(settings)
-        config = ProviderConfig(kind="llamacpp", base_url=f"{process.url}/v1", timeout_s=timeout_s)
+        child, url = await start_server(settings)
+        config = ProviderConfig(kind="llamacpp", base_url=f"{url}/v1", timeout_s=timeout_s)
         openai = LlamaCppDialect(NAME, config, settings.key)
         headers = {"Authorization": f"Bearer {settings.key}"}
-        native = Upstream(NAME, process.url, headers=headers, timeout_s=timeout_s)
+        native = Upstream(NAME, url, headers=headers, timeout_s=timeout_s)
         try:
             await openai.start()
             await native.start()
             props = await native.json("GET", "/props")
             openai.reuses_prompts = reuses_prompts
             openai.has_tools = props.get("chat_template_caps", {}).get("supports_tools", True)
-            return cls(process, openai, native, props["default_generation_settings"]["n_ctx"])
+            return cls(child, url, openai, native, props["default_generation_settings"]["n_ctx"])
         except BaseException:
-            await cls(process, openai, native, 0).aclose()
+            await cls(child, url, openai, native, 0).aclose()
             raise
 
     async def aclose(self) -> None:
         await self.openai.aclose()
         await self.native.aclose()
-        await self.process.aclose()
+        await self.child.stop(STOP_S)
 
     async def post(self, path: str, body: dict[str, Any], member: str) -> Any:
         """Return a member of the answer of one of llama.cpp's own endpoints. Raises ServerError."""
@@ -152,9 +125,13 @@ class Running:
 
     async def explained(self, error: ServerError) -> ServerError:
         """Replace the error of a broken connection if the process has ended."""
-        if type(error) is ProviderError and await self.process.has_ended(ENDING_S):
-            return unreachable("llama.cpp ended while it answered")
-        return error
+        if type(error) is not ProviderError:
+            return error
+        with suppress(TimeoutError):
+            async with asyncio.timeout(ENDING_S):
+                await self.child.wait()
+        has_ended = self.child.exit_code is not None
+        return unreachable("llama.cpp ended while it answered") if has_ended else error
 
 
 def unreachable(message: str) -> ProviderUnreachable:
