@@ -1,4 +1,4 @@
-"""Runs work that would block the event loop in a small pool of threads.
+"""Runs work that would block the event loop in a small pool of threads, and ends tasks.
 
 A call into C code that holds the interpreter lock (GIL) blocks all threads, also from a pool: such a call
 must be short, or be divided into several.
@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 from functools import cache
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -59,6 +59,13 @@ def while_wanted(items: Iterable[T]) -> Iterator[T]:
     for item in items:
         check_wanted()
         yield item
+
+
+async def cancel_and_wait(task: asyncio.Future[Any] | None) -> None:
+    """Cancel a task, if there is one, and wait for its end, whatever it ends with."""
+    if task is not None:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 @cache

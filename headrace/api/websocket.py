@@ -25,7 +25,7 @@ from headrace.callers import Principal
 from headrace.errors import BadRequest, Overloaded, PayloadTooLarge, ServerError, UnsupportedParameter
 from headrace.finite import size_up_to
 from headrace.gateway.lifetime import End, Until, interrupt_after
-from headrace.offload import SMALL, aside
+from headrace.offload import SMALL, aside, cancel_and_wait
 from headrace.turns.responses import Responses
 from headrace.turns.runs import Run
 from headrace.turns.steering import Steering
@@ -97,9 +97,7 @@ class Connection:
             self._forget_all()
 
     async def _stop(self) -> None:
-        if self._turn is not None:
-            self._turn.cancel()
-            await asyncio.gather(self._turn, return_exceptions=True)
+        await cancel_and_wait(self._turn)
 
     async def _receive(self) -> None:
         message = await self._socket.receive()

@@ -12,6 +12,7 @@ from headrace.backend_types import Backend
 from headrace.backends.http import Upstream
 from headrace.dialects.values import Object, objects
 from headrace.errors import ProviderError, ServerError
+from headrace.offload import cancel_and_wait
 from headrace.types import ModelInfo
 
 log = logging.getLogger(__name__)
@@ -58,10 +59,7 @@ class Remote(Backend):
         self._refreshing = asyncio.create_task(self._refresh())
 
     async def aclose(self) -> None:
-        if self._refreshing is not None:
-            self._refreshing.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._refreshing
+        await cancel_and_wait(self._refreshing)
         await self.upstream.aclose()
 
     def find(self, id: str) -> ModelInfo | None:

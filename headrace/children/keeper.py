@@ -12,6 +12,7 @@ from typing import Generic, Protocol, TypeVar
 
 from headrace.children.child import Child
 from headrace.errors import HeadraceError
+from headrace.offload import cancel_and_wait
 
 log = logging.getLogger(__name__)
 
@@ -58,10 +59,7 @@ class Keeper(Generic[R]):
 
     async def aclose(self) -> None:
         """Stop the child process, and no longer restart it."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+        await cancel_and_wait(self._task)
         if self.running is not None:
             await self.running.child.stop(self._stop_s)
 

@@ -8,7 +8,6 @@ the new one is ready before the old one stops accepting, and the old one ends wh
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import logging
 import signal
@@ -22,6 +21,7 @@ from headrace.children.child import Child, ours
 from headrace.children.keeper import Keeper
 from headrace.config import Config
 from headrace.errors import ConfigError, HeadraceError
+from headrace.offload import cancel_and_wait
 
 log = logging.getLogger(__name__)
 
@@ -97,10 +97,7 @@ class Workers:
         self._started.set()
         self._announce()
         await self._ending.wait()
-        if self._replacing is not None:
-            self._replacing.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._replacing
+        await cancel_and_wait(self._replacing)
         await asyncio.gather(*(keeper.aclose() for keeper in self._keepers))
 
     async def _first(self, names: list[str]) -> list[Worker]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from headrace.errors import StoreUnavailable
 from headrace.gateway.lifetime import Tally
 from headrace.gateway.limits import Prices
+from headrace.offload import cancel_and_wait
 from headrace.store import Store, UsageRow
 
 log = logging.getLogger(__name__)
@@ -75,9 +76,7 @@ class UsageMeter:
 
     async def aclose(self) -> None:
         """Store what is left. Call it before the store is closed."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await cancel_and_wait(self._task)
         try:
             await self.flush()
         except StoreUnavailable as exc:

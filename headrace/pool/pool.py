@@ -14,6 +14,7 @@ from headrace.backend_types import Backend
 from headrace.encoder_types import Ranking, RerankRequest
 from headrace.errors import ModelNotFound, ModelUnavailable, Overloaded
 from headrace.features import Feature
+from headrace.offload import cancel_and_wait
 from headrace.pool.entry import Entry, Hold, Known
 from headrace.pool.residents import Changes, Residents
 from headrace.types import (
@@ -126,9 +127,7 @@ class Pool(Backend):
         self.changes.notify()
 
     async def aclose(self) -> None:
-        if self._housekeeper is not None:
-            self._housekeeper.cancel()
-            await asyncio.gather(self._housekeeper, return_exceptions=True)
+        await cancel_and_wait(self._housekeeper)
         for entry in self.entries.values():
             if entry.pulling is not None:
                 entry.pulling.cancel()

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from headrace.encoder_types import Pooling
 from headrace.errors import EngineFailed, ServerError
+from headrace.offload import cancel_and_wait
 
 log = logging.getLogger(__name__)
 
@@ -85,8 +86,7 @@ class Batcher(Generic[Text]):
 
     async def aclose(self) -> None:
         """End after the forward pass that runs."""
-        self._worker.cancel()
-        await asyncio.gather(self._worker, return_exceptions=True)
+        await cancel_and_wait(self._worker)
         for job in self._jobs:
             _fail(job, EngineFailed("the server is shutting down"))
         await asyncio.to_thread(self._thread.shutdown)

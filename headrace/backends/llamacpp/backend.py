@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
@@ -19,7 +18,7 @@ from headrace.backends.llamacpp.process import Running, Settings, unreachable
 from headrace.backends.openai.body import chat_body
 from headrace.backends.writing import Writing, size_of
 from headrace.errors import BadRequest, ContextTooLong, HeadraceError, ProviderError, ServerError, TextTooLong
-from headrace.offload import aside, while_wanted
+from headrace.offload import aside, cancel_and_wait, while_wanted
 from headrace.text.structured.formats import unenforced
 from headrace.types import (
     TEXT_ONLY,
@@ -125,10 +124,7 @@ class LlamaCppBackend(Backend):
         return EngineStats(self._model, min(num_taken, num_slots), max(0, num_taken - num_slots))
 
     async def aclose(self) -> None:
-        if self._watching is not None:
-            self._watching.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._watching
+        await cancel_and_wait(self._watching)
         if self._running is not None:
             await self._running.aclose()
 

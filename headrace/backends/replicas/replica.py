@@ -26,6 +26,7 @@ from headrace.errors import (
     ProviderTimedOut,
     ServerError,
 )
+from headrace.offload import cancel_and_wait
 
 log = logging.getLogger(__name__)
 
@@ -144,10 +145,7 @@ class Watch:
         self._task = asyncio.create_task(self._run())
 
     async def aclose(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+        await cancel_and_wait(self._task)
         await self._root.aclose()
 
     def hurry(self) -> None:
