@@ -72,8 +72,8 @@ def seen_in(
 
 def test_random_mixes_give_the_oracles_tokens(tiny: Files) -> None:
     oracle = PlainOracle(PlainModel(tiny.folder))
-    seen = seen_in(mixes(prompts(1, 256, LENGTHS), most_spare=6), 200, exact(tiny.folder, 24), oracle)
-    assert seen["mixes"] >= 200
+    seen = seen_in(mixes(prompts(1, 256, LENGTHS), most_spare=6), 120, exact(tiny.folder, 24), oracle)
+    assert seen["mixes"] >= 120
     assert seen["near ties"] <= seen["sequences"] / 500
     for kind in KINDS:
         assert seen[kind] > 20, f"the mixes are too tame: {kind}"
@@ -82,8 +82,8 @@ def test_random_mixes_give_the_oracles_tokens(tiny: Files) -> None:
 def test_random_mixes_on_the_default_model_give_the_oracles_tokens(default_model: Model) -> None:
     oracle = PlainOracle(PlainModel(default_model.folder))
     load = mixes(prompts(2, 49_000, (5, 33, 70)), longest=8, most_spare=2)
-    seen = seen_in(load, 12, exact(default_model.folder, 8), oracle)
-    assert seen["mixes"] >= 12
+    seen = seen_in(load, 6, exact(default_model.folder, 8), oracle)
+    assert seen["mixes"] >= 6
     assert seen["near ties"] <= 1
     for kind in ("chunks", "mixed steps", "prefix hits", "accepted"):
         assert seen[kind], f"the mixes are too tame: {kind}"
