@@ -23,7 +23,7 @@ from headrace.models.catalog import DEFAULT_MODEL, Cache, Model, prepare
 from tests.models.checkpoints import write_checkpoint
 from tests.models.tiny import TinyShape, write_tiny
 from tests.postgres import PostgreSQL, postgresql
-from tests.serving import Served, serving
+from tests.serving import SLOW_S, Served, serving
 
 # No test stores anything in the user's own data folder. This is set before test modules are imported: a
 # Config that they make takes its folders then.
@@ -146,7 +146,7 @@ def serving_model(model: Model, **engine: object) -> AbstractContextManager[Serv
     other tests would find it.
     """
     config = Config.model_validate({"engine": {"kv_cache_bytes": "256MiB", "disk_cache_bytes": 0, **engine}})
-    return serving(create_app(config, build_backends(config, [model])))
+    return serving(create_app(config, build_backends(config, [model])), silence_s=SLOW_S)
 
 
 @pytest.fixture(scope="session")

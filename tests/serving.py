@@ -23,6 +23,7 @@ from headrace.gateway.gateway import Gateway
 from headrace.gateway.generation import Generation
 
 START_S = 60.0
+SLOW_S = 60.0  # how long an answer may take that a real model computes on a busy machine
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,7 @@ class Served:
     app: FastAPI
     http: httpx2.Client
     loop: asyncio.AbstractEventLoop
+    silence_s: float
 
     @property
     def gateway(self) -> Gateway:
@@ -53,7 +55,7 @@ class Served:
             base_url=self.url + "/v1",
             api_key=api_key,
             max_retries=0,
-            timeout=60,
+            timeout=self.silence_s,
             _strict_response_validation=is_strict,
         )
 
@@ -80,7 +82,7 @@ class Served:
             **(headers or {}),
         }
         head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
-        connection = socket.create_connection(("127.0.0.1", self.port), timeout=60)
+        connection = socket.create_connection(("127.0.0.1", self.port), timeout=self.silence_s)
         connection.sendall(f"POST {path} HTTP/1.1\r\n{head}\r\n".encode() + content)
         return connection
 
@@ -117,8 +119,8 @@ class _Server(uvicorn.Server):
 
 
 @contextmanager
-def serving(app: FastAPI) -> Iterator[Served]:
-    """`app` with its lifespan, until the block ends."""
+def serving(app: FastAPI, *, silence_s: float = 20.0) -> Iterator[Served]:
+    """`app` with its lifespan, until the block ends. A request fails if nothing comes for `silence_s`."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         config = uvicorn.Config(
             app, lifespan="on", log_config=None, access_log=False, timeout_graceful_shutdown=1
@@ -131,8 +133,8 @@ def serving(app: FastAPI) -> Iterator[Served]:
             eventually(lambda: server.started or not thread.is_alive(), within_s=START_S)
             assert server.started, "the server did not start: see the log"
             url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-            with httpx2.Client(base_url=url, timeout=60, verify=False) as http:
-                yield Served(url, app, http, runner.get_loop())
+            with httpx2.Client(base_url=url, timeout=silence_s, verify=False) as http:
+                yield Served(url, app, http, runner.get_loop(), silence_s)
         finally:
             server.should_exit = True
             with suppress(RuntimeError):  # it has not started

@@ -23,7 +23,7 @@ PNG = base64.b64encode(b"\x89PNG\r\n").decode()
 def reading(server: Served, key: str = "x") -> Iterator[anthropic.Anthropic]:
     """The official client, believing nothing."""
     with anthropic.Anthropic(
-        base_url=server.url, api_key=key, max_retries=0, timeout=60, _strict_response_validation=True
+        base_url=server.url, api_key=key, max_retries=0, timeout=20, _strict_response_validation=True
     ) as client:
         yield client
 

@@ -16,7 +16,7 @@ from headrace.assembly import build_backends
 from headrace.backends.fake import FakeBackend
 from headrace.config import Config
 from headrace.models.references import DEFAULT_EMBEDDER
-from tests.serving import Served, serving
+from tests.serving import SLOW_S, Served, serving
 
 PATH = "/v1/embeddings"
 OPENAIS = "text-embedding-3-small"
@@ -32,7 +32,7 @@ def embedder() -> Iterator[Served]:
     """A generative model that says nothing, and the embedding model."""
     config = with_models()
     with serving(
-        create_app(config, [FakeBackend([], name="headrace"), *build_backends(config, [])])
+        create_app(config, [FakeBackend([], name="headrace"), *build_backends(config, [])]), silence_s=SLOW_S
     ) as served:
         yield served
 
@@ -153,11 +153,11 @@ def test_it_generates_nothing(embedder: Served) -> None:
 
 def test_both_can_be_switched_off() -> None:
     config = with_models(openai_embeddings=False)
-    with serving(create_app(config, build_backends(config, []))) as served:
+    with serving(create_app(config, build_backends(config, [])), silence_s=SLOW_S) as served:
         assert served.post(PATH, {"model": OPENAIS, "input": "x"}).status_code == 404
         assert [model["id"] for model in served.get("/v1/models").json()["data"]] == [DEFAULT_EMBEDDER]
     config = with_models(embedding="none")
-    with serving(create_app(config, build_backends(config, []))) as served:
+    with serving(create_app(config, build_backends(config, [])), silence_s=SLOW_S) as served:
         assert served.get("/v1/models").json()["data"] == []
         assert served.post(PATH, {"model": DEFAULT_EMBEDDER, "input": "x"}).status_code == 404
 
@@ -167,7 +167,7 @@ def test_a_route_and_a_listed_model_come_first() -> None:
         {"models": {"default": ""}, "routes": {"text-embedding-3-large": {"targets": ["fake"]}}}
     )
     backends = [FakeBackend([], name="headrace"), FakeBackend([], name="headrace", id=OPENAIS)]
-    with serving(create_app(config, [*backends, *build_backends(config, [])])) as served:
+    with serving(create_app(config, [*backends, *build_backends(config, [])]), silence_s=SLOW_S) as served:
         for name, answers in (("text-embedding-3-large", "fake"), (OPENAIS, OPENAIS)):
             assert served.post(PATH, {"model": name, "input": [1, 2]}).json()["model"] == answers
 
@@ -181,7 +181,10 @@ def test_where_it_cannot_be_fetched_the_answer_is_503_with_the_reason(
     for key in ("PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS", "PIP_NO_INDEX"):
         monkeypatch.delenv(key, raising=False)
     config = Config.model_validate({"models": {"default": ""}, "paths": {"cache": str(tmp_path)}})
-    with serving(create_app(config, build_backends(config, []))) as served, served.client() as client:
+    with (
+        serving(create_app(config, build_backends(config, [])), silence_s=SLOW_S) as served,
+        served.client() as client,
+    ):
         for _ in range(2):
             with pytest.raises(openai.InternalServerError) as raised:
                 client.embeddings.create(model=OPENAIS, input="x")

@@ -13,7 +13,7 @@ from headrace.app import create_app
 from headrace.assembly import build_backends
 from headrace.config import Config
 from headrace.models.catalog import Model
-from tests.serving import Served, serving
+from tests.serving import SLOW_S, Served, serving
 
 FLOOD = 100  # requests of one key in the air
 PLACES = 32  # four may run, 28 may wait
@@ -28,7 +28,7 @@ def keyed(default_model: Model) -> Iterator[Served]:
             "server": {"api_keys": ["flood", "other"]},
         }
     )
-    with serving(create_app(config, build_backends(config, [default_model]))) as served:
+    with serving(create_app(config, build_backends(config, [default_model])), silence_s=SLOW_S) as served:
         yield served
 
 

@@ -219,7 +219,7 @@ def ours(events: Sequence[Event]) -> Outcome:
 
 
 def sdk(url: str) -> anthropic.Anthropic:
-    return anthropic.Anthropic(base_url=url, api_key="sk-secret", max_retries=0, timeout=60)
+    return anthropic.Anthropic(base_url=url, api_key="sk-secret", max_retries=0, timeout=20)
 
 
 REASONS = {"max_tokens": "length", "tool_use": "tool_calls", "refusal": "content_filter"}

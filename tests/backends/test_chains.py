@@ -65,7 +65,7 @@ def chain(exact_server: Served, llama_cpp: LlamaCpp) -> Iterator[Served]:
 
 
 def at(url: str, headers: dict[str, str] | None = None) -> openai.OpenAI:
-    return openai.OpenAI(base_url=url, api_key="x", max_retries=0, timeout=60, default_headers=headers or {})
+    return openai.OpenAI(base_url=url, api_key="x", max_retries=0, timeout=20, default_headers=headers or {})
 
 
 def name(server: Served) -> str:

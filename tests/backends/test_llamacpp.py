@@ -23,7 +23,7 @@ from headrace.config import Config
 from headrace.errors import BadRequest, ModelError
 from headrace.models.catalog import Model
 from headrace.types import EmbedRequest, Format, GenerateRequest, Texts
-from tests.serving import Served, eventually, serving
+from tests.serving import SLOW_S, Served, eventually, serving
 
 # the model's own has no place for tools
 TEMPLATE = """
@@ -70,7 +70,7 @@ def gguf(default_model: Model) -> Path:
 @pytest.fixture(scope="module")
 def served(gguf: Path) -> Iterator[Served]:
     with serving(
-        create_app(Config(), [backend(gguf, context_length=2048, chat_template=TEMPLATE)])
+        create_app(Config(), [backend(gguf, context_length=2048, chat_template=TEMPLATE)]), silence_s=SLOW_S
     ) as served:
         yield served
 
@@ -169,7 +169,9 @@ def test_texts_are_continued(client: openai.OpenAI) -> None:
 
 
 def test_l10_a_request_may_have_more_answers_than_there_are_places(gguf: Path) -> None:
-    with serving(create_app(Config(), [backend(gguf, context_length=256, max_queue=1)])) as small:
+    with serving(
+        create_app(Config(), [backend(gguf, context_length=256, max_queue=1)]), silence_s=SLOW_S
+    ) as small:
         body = {"model": "m", "prompt": [f"{number}," for number in range(12)], "max_tokens": 1}
         answer = small.post("/v1/completions", body)
         assert [choice["index"] for choice in answer.json()["choices"]] == list(range(12))
@@ -221,7 +223,7 @@ def test_a_file_that_is_no_model_is_an_error(tmp_path: Path) -> None:
 
 def test_it_is_started_again_as_often_as_it_ends(gguf: Path) -> None:
     killed = backend(gguf, context_length=2048)
-    with serving(create_app(Config(), [killed])) as served, served.client() as client:
+    with serving(create_app(Config(), [killed]), silence_s=SLOW_S) as served, served.client() as client:
         with pytest.raises(openai.BadRequestError, match="no place for"):  # llama.cpp would just leave it out
             client.chat.completions.create(model="m", messages=MESSAGES, tools=TOOLS)
         first = _pid(killed)

@@ -25,7 +25,7 @@ from headrace.models.gguf import header
 from headrace.models.model import Header
 from headrace.types import Event, Format, TextDelta
 from tests.models.tiny import write_tiny
-from tests.serving import Served, events, eventually, serving
+from tests.serving import SLOW_S, Served, events, eventually, serving
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 PARIS = 7042  # the token
@@ -47,7 +47,7 @@ def served(default_model: Model) -> Iterator[Served]:
         model="m", context_length=512, num_slots=2, max_queue=2, num_threads=1,
         longest_token=header(default_model.gguf).longest_token,
     )  # fmt: skip
-    with serving(create_app(Config(), [backend])) as served:
+    with serving(create_app(Config(), [backend]), silence_s=SLOW_S) as served:
         yield served
 
 
@@ -279,7 +279,7 @@ def test_all_slots_full_of_long_answers_fail_none(tmp_path: Path) -> None:
     """In a pool of memory that all share they would."""
     path = write_tiny(tmp_path / "tiny.gguf", "exaone")
     backend = LlamaCppBackend("headrace", path, context_length=256, num_slots=3, num_threads=1)
-    with serving(create_app(Config(), [backend])) as served, served.client() as client:
+    with serving(create_app(Config(), [backend]), silence_s=SLOW_S) as served, served.client() as client:
         long = {"ignore_eos": True}
         found = client.completions.create(model="tiny", prompt=["a", "b", "c", "d"], extra_body=long)
         assert found.usage is not None

@@ -62,7 +62,7 @@ def both_of(*, timeout_s: float = 60.0, is_relayed: bool = False) -> Iterator[Bo
             headers={"X-Own": "1"},
             roles="openai",
         )
-        direct = openai.OpenAI(base_url=provider.url + "/v1", api_key="x", max_retries=0, timeout=60)
+        direct = openai.OpenAI(base_url=provider.url + "/v1", api_key="x", max_retries=0, timeout=20)
         app = create_app(Config(), [OpenAIBackend("p", config, KEY)])
         headers = {} if is_relayed else {"X-Headrace-Strict": "true"}
         with direct, serving(app) as served, served.client() as made:

@@ -15,7 +15,7 @@ from headrace.app import create_app
 from headrace.assembly import build_backends
 from headrace.config import Config
 from headrace.models.catalog import Model
-from tests.serving import Served, serving
+from tests.serving import SLOW_S, Served, serving
 
 # `make test-steering` tests files that it has just trained.
 DATA = Path(os.environ.get("STEERING_DATA") or Path(__file__).parent / "data")
@@ -44,7 +44,7 @@ def steerable(
             "server": server or {},
         }
     )  # fmt: skip
-    with serving(create_app(config, build_backends(config, [model]))) as served:
+    with serving(create_app(config, build_backends(config, [model])), silence_s=SLOW_S) as served:
         yield served
 
 

@@ -21,7 +21,7 @@ from headrace.config import Config
 from headrace.errors import ModelError
 from headrace.models.catalog import Cache, Model, prepare
 from tests.engine.torch.sentences import CONFIGS, write_bare, write_embedder
-from tests.serving import Served, serving
+from tests.serving import SLOW_S, Served, serving
 
 SCORING = "ForSequenceClassification"
 PROMPTS = {"prompts": {"query": "query : ", "document": "document : "}, "default_prompt_name": "document"}
@@ -43,7 +43,7 @@ def described(folder: Path) -> Model:
 def served(folders: Path) -> Iterator[Served]:
     config = Config.model_validate({"engine": {"precision": "f32"}, "models": {"default": ""}})
     models = [described(folders / name) for name in ("embedder", "reranker")]
-    with serving(create_app(config, build_backends(config, models))) as served:
+    with serving(create_app(config, build_backends(config, models)), silence_s=SLOW_S) as served:
         yield served
 
 
@@ -114,7 +114,7 @@ def test_a_text_has_its_vector_whatever_is_beside_it(kind: str, tmp_path: Path) 
     embedder, reranker = tmp_path / "embedder", tmp_path / "reranker"
     backends = [described(write_embedder(embedder, kind)), described(write_bare(reranker, kind, SCORING))]
     config = Config.model_validate({"engine": {"precision": "f32"}, "models": {"default": ""}})
-    with serving(create_app(config, build_backends(config, backends))) as both:
+    with serving(create_app(config, build_backends(config, backends)), silence_s=SLOW_S) as both:
         alone = np.concatenate([embedded(both, text) for text in texts])
         assert embedded(both, texts) == pytest.approx(alone, abs=1e-5)
 
@@ -130,7 +130,9 @@ def test_no_text_is_longer_than_the_configuration_allows(folders: Path) -> None:
     config = Config.model_validate(
         {"engine": {"precision": "f32", "max_model_len": 8}, "models": {"default": ""}}
     )
-    with serving(create_app(config, build_backends(config, [described(folders / "embedder")]))) as short:
+    with serving(
+        create_app(config, build_backends(config, [described(folders / "embedder")])), silence_s=SLOW_S
+    ) as short:
         assert short.get("/v1/models/embedder").json()["max_model_len"] == 8
         body = {"model": "embedder", "input": "the river the river the river"}
         assert refused(short, "/v1/embeddings", body)[0] == "input.0"
@@ -145,7 +147,7 @@ def test_they_are_loaded_and_make_room_like_others(folders: Path, tmp_path: Path
     config = Config.model_validate(
         {**tree, "engine": {"precision": "f32", "memory_budget": int(1.5 * needed)}}
     )
-    with serving(create_app(config, build_served(config, models))) as served:
+    with serving(create_app(config, build_served(config, models)), silence_s=SLOW_S) as served:
 
         def states() -> list[str]:
             listed = {model["id"]: model for model in served.get("/v1/models?detail=true").json()["data"]}

@@ -24,7 +24,7 @@ from headrace.text.tokenizer import Tokenizer
 from tests.conftest import serving_model
 from tests.engine.architectures import random_model
 from tests.engine.torch.folders import generated, write_folder
-from tests.serving import Served, serving
+from tests.serving import SLOW_S, Served, serving
 
 FEW = ("llama", "gemma2", "gpt_oss", "deepseek_v3", "gpt2", "qwen3_moe", "mamba", "mamba2", "bloom")
 SLOW = ("mamba", "mamba2", "bloom")
@@ -129,7 +129,7 @@ def test_code_of_a_folder_runs_only_where_it_is_trusted(tmp_path: Path) -> None:
         asyncio.run(backend.start())
     assert not mark.exists()
     config = Config.model_validate({**engine, "models": {"trust_remote_code": True}})
-    with serving(create_app(config, build_backends(config, [described]))) as served:
+    with serving(create_app(config, build_backends(config, [described])), silence_s=SLOW_S) as served:
         assert answer(served, PROMPTS[1]) == wanted(model, folder, PROMPTS[1])
     assert mark.exists()
 
