@@ -65,7 +65,7 @@ async def read_answer(reader: AnswerReader[T], items: AsyncGenerator[T, None]) -
 
 
 @asynccontextmanager
-async def answered(
+async def open_answer(
     upstream: Upstream,
     path: str,
     body: object,

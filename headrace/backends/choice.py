@@ -154,7 +154,7 @@ def texts(provider: str, value: object, depth: int = MAX_DEPTH) -> tuple[str, st
         pairs = [texts(provider, part, depth - 1) for part in value]
         return "".join(text for text, _ in pairs), "".join(thought for _, thought in pairs)
     if value is not False:
-        left_out(provider, f"a text of type {type(value).__name__}")
+        log_left_out(provider, f"a text of type {type(value).__name__}")
     return "", ""
 
 
@@ -170,7 +170,7 @@ def _part(provider: str, part: Object, depth: int) -> tuple[str, str]:
     if any(name in part for name in OF_TEXT):
         return texts(provider, _first(part, OF_TEXT), depth)
     if kind not in WITHOUT_TEXT:
-        left_out(provider, f"a part of type {kind[:50]!r}")
+        log_left_out(provider, f"a part of type {kind[:50]!r}")
     return "", ""
 
 
@@ -179,6 +179,6 @@ def _first(part: Object, names: tuple[str, ...]) -> object:
 
 
 @lru_cache(maxsize=64)
-def left_out(provider: str, what: str) -> None:
+def log_left_out(provider: str, what: str) -> None:
     """Log a warning, once for each kind: a provider may send it with every chunk."""
     log.warning("%s: %s is left out of its answers", provider, what)

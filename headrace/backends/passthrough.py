@@ -42,7 +42,7 @@ PASSED_ON = re.compile(f"openai-processing-ms|inference-id|retry-after|{LIMITS.p
 
 
 @asynccontextmanager
-async def relayed(
+async def open_relay(
     reader: RelayReader,
     request: RelayRequest,
     correct: Callable[[], tuple[bytes, tuple[str, ...]]],

@@ -43,8 +43,8 @@ class Writing:
         """The id of a call in the history, shortened if other providers would refuse its length."""
         return id if len(id) <= MAX_ID else f"call_{opaque(id)[:32]}"
 
-    def restored(self, events: AsyncIterator[Event]) -> AsyncIterator[Event]:
-        """Give the events the caller's tool names, and attach `ignored` to them."""
+    def for_caller(self, events: AsyncIterator[Event]) -> AsyncIterator[Event]:
+        """The events as the caller gets them: with the caller's tool names, and with `ignored`."""
         own = _with_callers_names(events, self.renamed) if self.renamed else events
         return with_ignored(own, self.ignored)
 

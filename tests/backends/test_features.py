@@ -13,7 +13,7 @@ from docgen.compatibility import EVERY, NEEDED, kinds
 from headrace.backends.anthropic.request import to_body
 from headrace.backends.anthropic.thinking import of_name
 from headrace.backends.cerebras import CerebrasBackend
-from headrace.backends.llamacpp.choices import singles
+from headrace.backends.llamacpp.choices import split_choices
 from headrace.backends.llamacpp.dialect import LlamaCppDialect
 from headrace.backends.ollama.request import bodies_of, check, embed_body
 from headrace.backends.openai import OpenAIBackend
@@ -41,7 +41,7 @@ GENERATING: dict[str, Callable[[GenerateRequest], object]] = {
     "cerebras": CEREBRAS.write,
     "anthropic": lambda request: to_body(request, of_name(request.model)),
     "ollama": ollama,
-    "llamacpp": lambda request: [LLAMACPP.write(one) for one in singles(request)],
+    "llamacpp": lambda request: [LLAMACPP.write(one) for one in split_choices(request)],
 }
 EMBEDDING: dict[str, Callable[[EmbedRequest], object]] = {"openai": openai_embed_body, "ollama": embed_body}
 

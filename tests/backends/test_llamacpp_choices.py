@@ -9,15 +9,15 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import pytest
 
 from headrace.backends.concurrency import Places
-from headrace.backends.llamacpp.choices import Open, Together, together
+from headrace.backends.llamacpp.choices import ChoiceGroup, Open, run_choices
 from headrace.types import Conversation, Event, GenerateRequest, Message, TextDelta
 
 REQUEST = GenerateRequest("m", Conversation((Message("user", "hi"),)))
 
 
-def taken(seats: int = 4) -> Places[Together]:
+def taken(seats: int = 4) -> Places[ChoiceGroup]:
     """Places, one of which is taken for the request to come."""
-    places = Places[Together](seats, 4, Together.begin)
+    places = Places[ChoiceGroup](seats, 4, ChoiceGroup.begin)
     places.take()
     return places
 
@@ -40,7 +40,7 @@ def test_whatever_one_fails_with_ends_all() -> None:
 
     async def run() -> None:
         failing = GenerateRequest("m", REQUEST.prompt, priority=1)
-        async with asyncio.timeout(60), together([REQUEST, failing], open, taken()) as events:
+        async with asyncio.timeout(60), run_choices([REQUEST, failing], open, taken()) as events:
             async for _ in events:
                 pass
 
@@ -82,9 +82,9 @@ async def settled() -> None:
         await asyncio.sleep(0)
 
 
-async def read(requests: list[GenerateRequest], open: Open, places: Places[Together]) -> list[int]:
+async def read(requests: list[GenerateRequest], open: Open, places: Places[ChoiceGroup]) -> list[int]:
     """The numbers of the choices, in the order in which they end."""
-    async with together(requests, open, places) as events:
+    async with run_choices(requests, open, places) as events:
         return [event.index async for event in events]
 
 
@@ -92,7 +92,7 @@ def test_l10_one_caller_never_takes_every_place() -> None:
     """A request of many choices uses all places while it is alone, and one while others need theirs."""
 
     async def run() -> None:
-        gate, places = Gate(), Places[Together](4, 4, Together.begin)
+        gate, places = Gate(), Places[ChoiceGroup](4, 4, ChoiceGroup.begin)
         alone = places_of = 5  # the seats and one to come
         places.take()
         large = asyncio.create_task(read([GenerateRequest("m", REQUEST.prompt)] * 50, gate.open, places))
@@ -121,7 +121,7 @@ def test_places_are_free_again_after_a_failure_and_when_the_reader_leaves() -> N
     async def run() -> None:
         gate, places = Gate(), taken()
         async with AsyncExitStack() as exits:
-            await exits.enter_async_context(together([REQUEST] * 50, gate.open, places))
+            await exits.enter_async_context(run_choices([REQUEST] * 50, gate.open, places))
             await settled()
             assert gate.of(0) == 5
         assert (gate.running, places.num_taken) == ([], 0)

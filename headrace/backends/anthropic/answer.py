@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from headrace.backends.answer import object_in
 from headrace.backends.body_decoding import Budget
 from headrace.backends.calls import CallPiece, arguments_text
-from headrace.backends.choice import ChoiceAssembler, all_text, is_broken, left_out
+from headrace.backends.choice import ChoiceAssembler, all_text, is_broken, log_left_out
 from headrace.backends.error_body import error_body, is_error
 from headrace.backends.http import Upstream
 from headrace.backends.sse import ServerSentEvent
@@ -150,7 +150,7 @@ class Answer:
                 self._blocks[index] = _ToolUse(id, arguments_text(block.get("input")), is_early)
                 found += self.choice.add_call(CallPiece(index, id, name, ""))
             case _:
-                left_out(self._upstream.provider, f"a block of type {word(kind)[:50]!r}")
+                log_left_out(self._upstream.provider, f"a block of type {word(kind)[:50]!r}")
                 self._blocks[index] = None
         return found
 
@@ -183,7 +183,7 @@ class Answer:
                     self._early.add(index)
                 return list(self.choice.add_call(CallPiece(index, "", "", part)))
             case _ if kind not in SKIPPED:
-                left_out(self._upstream.provider, f"a delta of type {word(kind)[:50]!r}")
+                log_left_out(self._upstream.provider, f"a delta of type {word(kind)[:50]!r}")
         return []
 
     def _text(self, of: Object, name: str) -> str:

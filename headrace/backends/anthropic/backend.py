@@ -10,14 +10,14 @@ from functools import partial
 from typing import Any
 from urllib.parse import quote
 
-from headrace.backends.answer import answered
+from headrace.backends.answer import open_answer
 from headrace.backends.anthropic.answer import Answer
-from headrace.backends.anthropic.corrections import can_be_relayed, corrected
+from headrace.backends.anthropic.corrections import can_be_relayed, correct_body
 from headrace.backends.anthropic.relay_reader import AnthropicRelayReader
 from headrace.backends.anthropic.request import MAX_NAME, to_body
 from headrace.backends.anthropic.thinking import Abilities, of_listed, of_name
 from headrace.backends.http import Upstream, root
-from headrace.backends.passthrough import relayed
+from headrace.backends.passthrough import open_relay
 from headrace.backends.remote import MAX_MODELS, Remote, listed, unix_seconds
 from headrace.backends.writing import Writing, size_of
 from headrace.config import ProviderConfig
@@ -59,8 +59,8 @@ class AnthropicBackend(Remote):
         abilities = self._abilities_of(request.model)
         body = await aside(size_of(request), partial(to_body, request, abilities, writing))
         headers = self._unconfigured(request.headers)
-        async with answered(self.upstream, "/v1/messages", body, Answer(self.upstream), headers) as events:
-            yield writing.restored(events)
+        async with open_answer(self.upstream, "/v1/messages", body, Answer(self.upstream), headers) as events:
+            yield writing.for_caller(events)
 
     def relays(self, request: RelayRequest, model: str) -> bool:
         return request.dialect == "anthropic" and can_be_relayed(request.body.members)
@@ -69,9 +69,9 @@ class AnthropicBackend(Remote):
         self, request: RelayRequest, model: str, *, until_content: bool = False
     ) -> AbstractAsyncContextManager[Relayed]:
         path, headers = f"/v1{request.endpoint}", self._unconfigured(request.headers)
-        correct = partial(corrected, request.body, model, self._abilities_of(model))
+        correct = partial(correct_body, request.body, model, self._abilities_of(model))
         reader = AnthropicRelayReader(self.upstream, request.endpoint)
-        return relayed(reader, request, correct, path=path, headers=headers, until_content=until_content)
+        return open_relay(reader, request, correct, path=path, headers=headers, until_content=until_content)
 
     def _unconfigured(self, headers: Mapping[str, str]) -> dict[str, str]:
         """The caller's headers that the configuration does not set."""

@@ -33,7 +33,7 @@ def can_be_relayed(members: Json) -> bool:
     return all(not isinstance(name, str) or NAME.fullmatch(name) for name in names)
 
 
-def corrected(body: Verbatim, model: str, abilities: Abilities) -> tuple[bytes, tuple[str, ...]]:
+def correct_body(body: Verbatim, model: str, abilities: Abilities) -> tuple[bytes, tuple[str, ...]]:
     """Return the body for a model, and the paths of members that were left out."""
     members, ignored = body.members, list[str]()
     changes: dict[str, object] = {"model": model, **_metadata(an_object(members.get("metadata")))}

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from headrace.backend_types import Backend, EngineStats, with_ignored
 from headrace.backends.concurrency import Places, check_choices
-from headrace.backends.llamacpp.choices import Open, Together, singles, together
+from headrace.backends.llamacpp.choices import ChoiceGroup, Open, run_choices, split_choices
 from headrace.backends.llamacpp.dialect import LlamaCppDialect, checked, shown, with_grammar
 from headrace.backends.llamacpp.process import Running, Settings, unreachable
 from headrace.backends.openai.body import chat_body
@@ -77,7 +77,7 @@ class LlamaCppBackend(Backend):
         self._running: Running | None = None
         self._watching: asyncio.Task[None] | None = None
         self._longest_token, self._max_tokenize_bytes = longest_token, max_tokenize_bytes
-        self._places = Places[Together](num_slots, max_queue, Together.begin)
+        self._places = Places[ChoiceGroup](num_slots, max_queue, ChoiceGroup.begin)
         self._reuses_prompts, self._max_tokens_default = reuses_prompts, max_tokens_default
         self._own_template = own_template if chat_template is None else None
         self._refusal: str | None = None  # why conversations are refused: the template is broken
@@ -138,7 +138,7 @@ class LlamaCppBackend(Backend):
         if request.sampling.max_tokens is None and self._max_tokens_default:
             limit = max(self._max_tokens_default, request.sampling.min_tokens)
             request = replace(request, sampling=replace(request.sampling, max_tokens=limit))
-        choices, writing = singles(request), Writing(request)
+        choices, writing = split_choices(request), Writing(request)
         await aside(size_of(request), partial(self._check, running, choices[:: request.n], writing))
         async with self._placed(choices, partial(self._open_choice, running)) as events:
             yield with_ignored(events, [*writing.ignored, *annotations])
@@ -159,7 +159,7 @@ class LlamaCppBackend(Backend):
         flow = choices[0].flow
         self._places.take(flow)
         if len(choices) > 1:
-            async with together(choices, open, self._places) as events:
+            async with run_choices(choices, open, self._places) as events:
                 yield events
             return
         try:

@@ -14,10 +14,10 @@ Open = Callable[[GenerateRequest], AbstractAsyncContextManager[AsyncIterator[Eve
 Queue = asyncio.Queue[Event | Exception | None]
 
 MAX_SEED = 2**32 - 1  # llama.cpp's value for "no seed"; real seeds are smaller
-MAX_HELD = 64  # events that wait for the reader
+MAX_WAITING = 64  # events that wait for the reader
 
 
-def singles(request: GenerateRequest) -> list[GenerateRequest]:
+def split_choices(request: GenerateRequest) -> list[GenerateRequest]:
     """Split a request for n answers into n requests, in order. Each has a seed one greater than the last."""
     prompt, seed = request.prompt, request.sampling.seed
     prompts: list[Conversation | Texts] = [prompt]
@@ -31,17 +31,17 @@ def singles(request: GenerateRequest) -> list[GenerateRequest]:
     ]
 
 
-class Together:
+class ChoiceGroup:
     """The choices of one request, of which as many run as there are places for. A Holder of places; `open`
     starts one choice, `ended` is called when one has ended.
     """
 
     def __init__(
-        self, requests: Sequence[GenerateRequest], open: Open, ended: Callable[[Together], None]
+        self, requests: Sequence[GenerateRequest], open: Open, ended: Callable[[ChoiceGroup], None]
     ) -> None:
         self._requests, self._open, self._ended = requests, open, ended
         self.flow = requests[0].flow
-        self._queue: Queue = asyncio.Queue(MAX_HELD)
+        self._queue: Queue = asyncio.Queue(MAX_WAITING)
         self._tasks: list[asyncio.Task[None]] = []  # one for each choice that has started
         self._is_over = False
         self.num_running = 0
@@ -52,7 +52,7 @@ class Together:
 
     def begin(self) -> None:
         """Start the next choice."""
-        self._tasks.append(asyncio.create_task(self._ask(len(self._tasks))))
+        self._tasks.append(asyncio.create_task(self._run(len(self._tasks))))
 
     async def events(self) -> AsyncGenerator[Event, None]:
         """The events of all choices. Raises what one of them fails with."""
@@ -72,7 +72,7 @@ class Together:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _ask(self, index: int) -> None:
+    async def _run(self, index: int) -> None:
         try:
             async with self._open(self._requests[index]) as events:
                 async for event in events:
@@ -87,13 +87,13 @@ class Together:
 
 
 @asynccontextmanager
-async def together(
-    requests: Sequence[GenerateRequest], open: Open, places: Places[Together]
+async def run_choices(
+    requests: Sequence[GenerateRequest], open: Open, places: Places[ChoiceGroup]
 ) -> AsyncIterator[AsyncGenerator[Event, None]]:
     """Run all requests in the place that was taken and in those that are free, and yield their events, with
     the request's number as index. One failure ends all.
     """
-    holder = Together(requests, open, places.ended)
+    holder = ChoiceGroup(requests, open, places.ended)
     places.enter(holder)
     try:
         async with aclosing(holder.events()) as events:

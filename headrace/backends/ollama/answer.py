@@ -10,7 +10,7 @@ from typing import Any, get_args
 from headrace.backends.answer import object_in
 from headrace.backends.body_decoding import Budget
 from headrace.backends.calls import call_piece
-from headrace.backends.choice import ChoiceAssembler, all_text, left_out, texts
+from headrace.backends.choice import ChoiceAssembler, all_text, log_left_out, texts
 from headrace.backends.error_body import is_error
 from headrace.backends.http import Upstream
 from headrace.backends.openai.content import REASONINGS, logprobs_of
@@ -98,7 +98,7 @@ class Answer:
             if isinstance(call, dict):
                 yield from self._add_call(call)
             elif call is not None:
-                left_out(self._name, f"a call of type {type(call).__name__}")
+                log_left_out(self._name, f"a call of type {type(call).__name__}")
 
     def _add_text(self, text: str) -> Iterator[Event]:
         logprobs = tuple(self._logprobs)

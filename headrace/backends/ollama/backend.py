@@ -104,7 +104,7 @@ class OllamaBackend(Remote):
             first = await self._fitted(bodies[0], request.sampling.max_tokens, send)
             events = self._choices(request, bodies, first, send)
             exits.push_async_callback(events.aclose)
-            yield writing.restored(events)
+            yield writing.for_caller(events)
 
     async def _choices(
         self,

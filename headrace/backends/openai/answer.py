@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from headrace.backends.answer import object_in
 from headrace.backends.body_decoding import Budget
-from headrace.backends.choice import ChoiceAssembler, left_out
+from headrace.backends.choice import ChoiceAssembler, log_left_out
 from headrace.backends.error_body import is_error
 from headrace.backends.http import Upstream
 from headrace.backends.openai.content import Content, choices_in, content_of, logprobs_of, reason_in
@@ -123,7 +123,7 @@ class Answer:
         self._usage = usage_of(usage_in(chunk)) or self._usage
         choices = choices_in(chunk)
         if chunk.get("choices") and not choices:
-            left_out(self._provider, "a choice of an unknown shape")
+            log_left_out(self._provider, "a choice of an unknown shape")
         for body in choices:
             yield from self._choice(body)
 

@@ -9,13 +9,13 @@ from functools import partial
 from operator import itemgetter
 from typing import Any
 
-from headrace.backends.answer import answered
+from headrace.backends.answer import open_answer
 from headrace.backends.http import Upstream, root
 from headrace.backends.openai.answer import Answer
 from headrace.backends.openai.body import Body, chat_body, completion_body, embed_body, rerank_body
 from headrace.backends.openai.corrections import corrections, is_google, is_own
 from headrace.backends.openai.relay_reader import OpenAIRelayReader
-from headrace.backends.passthrough import relayed
+from headrace.backends.passthrough import open_relay
 from headrace.backends.ranking import embeddings, ranking
 from headrace.backends.remote import Remote, listed
 from headrace.backends.writing import Writing, size_of
@@ -79,8 +79,8 @@ class OpenAIBackend(Remote):
         )
         if self.counts_tokens:
             body["stream_options"]["continuous_usage_stats"] = True
-        async with answered(self.upstream, path, body, reader, self.headers_of(request)) as events:
-            yield writing.restored(events)
+        async with open_answer(self.upstream, path, body, reader, self.headers_of(request)) as events:
+            yield writing.for_caller(events)
 
     def headers_of(self, request: GenerateRequest) -> Mapping[str, str] | None:
         """Headers beside those of every request."""
@@ -98,7 +98,7 @@ class OpenAIBackend(Remote):
             request.adds_usage or an_object(members.get("stream_options")).get("include_usage") is True
         )
         reader = OpenAIRelayReader(self.upstream, path, members, has_usage=has_usage)
-        return relayed(
+        return open_relay(
             reader, request, correct, path=path, headers=request.headers, until_content=until_content
         )
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from headrace.backends.openai.corrections import fitted, messages_of
+from headrace.backends.openai.corrections import hashed_names, messages_of
 from headrace.backends.writing import Writing, without_none
 from headrace.encoder_types import RerankRequest
 from headrace.errors import UnsupportedParameter
@@ -84,7 +84,7 @@ def embed_body(request: EmbedRequest) -> Body:
         "truncate_prompt_tokens": request.truncate_prompt_tokens,
         "user": request.user,
     }
-    optional |= fitted(optional)
+    optional |= hashed_names(optional)
     return {"model": request.model, "input": inputs, "encoding_format": "float", **without_none(optional)}
 
 
@@ -94,7 +94,7 @@ def rerank_body(request: RerankRequest) -> Body:
         "truncate_prompt_tokens": request.truncate_prompt_tokens,
         "user": request.user,
     }
-    optional |= fitted(optional)
+    optional |= hashed_names(optional)
     documents = list(request.documents)
     return {
         "model": request.model,
@@ -113,7 +113,7 @@ def _common(request: GenerateRequest, limit: str) -> Body:
         "user": request.user,
         **request.advice,
     }
-    optional |= fitted(optional)
+    optional |= hashed_names(optional)
     return {
         "model": request.model,
         "stream": True,

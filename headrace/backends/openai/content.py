@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from headrace.backends.calls import CallPiece, call_piece
-from headrace.backends.choice import all_text, left_out, texts
+from headrace.backends.choice import all_text, log_left_out, texts
 from headrace.dialects.values import Object, an_object, count, number, objects, valid, word
 from headrace.types import TokenLogprob
 
@@ -80,13 +80,13 @@ def _calls(provider: str, delta: Object, *, is_message: bool) -> Iterator[CallPi
     found = delta.get("tool_calls")
     pieces = _in_order(found) if isinstance(found, dict) else found
     if pieces and not isinstance(pieces, list):
-        left_out(provider, f"a call of type {type(pieces).__name__}")
+        log_left_out(provider, f"a call of type {type(pieces).__name__}")
         return
     for place, piece in enumerate(pieces or ()):
         if isinstance(piece, dict):
             yield call_piece(piece, place if is_message else count(piece.get("index")), is_whole=is_message)
         elif piece is not None:
-            left_out(provider, f"a call of type {type(piece).__name__}")
+            log_left_out(provider, f"a call of type {type(piece).__name__}")
     older = delta.get("function_call")
     if not pieces and isinstance(older, dict):
         yield call_piece(older, None, is_whole=is_message)

@@ -49,10 +49,10 @@ def corrections(
         new = messages_of(messages, ignored, has_all_roles=has_all_roles, signs_calls=signs_calls)
         if len(new) != len(messages) or any(map(is_not, new, messages)):
             changed["messages"] = new
-    return changed | fitted(members), tuple(ignored)
+    return changed | hashed_names(members), tuple(ignored)
 
 
-def fitted(members: Mapping[str, Any]) -> Body:
+def hashed_names(members: Mapping[str, Any]) -> Body:
     """Hashes of those of NAMES that OpenAI would refuse because of their length."""
     found = ((name, members.get(name)) for name in NAMES)
     return {name: opaque(text) for name, text in found if isinstance(text, str) and len(text) > MAX_NAME}

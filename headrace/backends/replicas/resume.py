@@ -108,7 +108,7 @@ class Resumption:
         try:
             if self.way == "continue":
                 self._base = self._tokens
-                return await self.open(continued(self.request, self._text, self._tokens))
+                return await self.open(request_for_the_rest(self.request, self._text, self._tokens))
             self._skipped = [len(self._text), len(self._reasoning)]
             self._skipped_logprobs = self._num_logprobs
             self._tokens = 0
@@ -175,7 +175,7 @@ def _different() -> ProviderError:
     return ProviderError("the answer broke off, and came out differently when it was computed again")
 
 
-def continued(request: GenerateRequest, text: str, tokens: int) -> GenerateRequest:
+def request_for_the_rest(request: GenerateRequest, text: str, tokens: int) -> GenerateRequest:
     """The request for the rest of an answer of which `text`, so many tokens, is there."""
     prompt = request.prompt
     rest: Conversation | Texts
