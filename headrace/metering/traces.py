@@ -4,17 +4,21 @@ conventions for generative AI. They have no content. Spans are sent in batches, 
 
 from __future__ import annotations
 
+import logging
 import time
+from collections.abc import Sequence
 
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExportResult
 from opentelemetry.trace import SpanKind, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from headrace import __version__, logs
 from headrace.gateway.lifetime import Tally
+
+log = logging.getLogger(__name__)
 
 BILLION = 10**9
 OPERATIONS = {
@@ -23,13 +27,32 @@ OPERATIONS = {
 Attribute = str | int | float | list[str]
 
 
+class Exporter(OTLPSpanExporter):
+    """Sends spans. The log says once that they cannot be sent, and when they can again: OpenTelemetry's own
+    lines would come several times for each batch.
+    """
+
+    _is_failing = False
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        result = super().export(spans)
+        has_failed = result is not SpanExportResult.SUCCESS
+        if has_failed and not self._is_failing:
+            log.warning("traces cannot be sent to %s, and are dropped until they can", self._endpoint)
+        elif self._is_failing and not has_failed:
+            log.warning("traces are sent again")
+        self._is_failing = has_failed
+        return result
+
+
 class Traces:
     """A meter. `endpoint`: of an OTLP receiver, without /v1/traces."""
 
     def __init__(self, endpoint: str) -> None:
         resource = Resource.create({"service.name": "headrace", "service.version": __version__})
         self._provider = TracerProvider(resource=resource)
-        exporter = OTLPSpanExporter(endpoint=endpoint.rstrip("/") + "/v1/traces")
+        logging.getLogger(OTLPSpanExporter.__module__).setLevel(logging.CRITICAL)
+        exporter = Exporter(endpoint=endpoint.rstrip("/") + "/v1/traces")
         self._provider.add_span_processor(BatchSpanProcessor(exporter))
         self._tracer = self._provider.get_tracer("headrace", __version__)
         self._propagator = TraceContextTextMapPropagator()

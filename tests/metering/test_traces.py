@@ -7,11 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.sdk.trace.export import SpanExportResult
 
 from headrace.app import create_app
 from headrace.backends.fake import FakeBackend
 from headrace.config import Config
+from headrace.metering.traces import Exporter
 from headrace.types import Finished, Usage
 from tests.serving import serving
 
@@ -20,7 +23,7 @@ PARENT = "00f067aa0ba902b7"
 
 
 @contextmanager
-def receiver() -> Iterator[tuple[str, list[bytes]]]:
+def receiver(port: int = 0) -> Iterator[tuple[str, list[bytes]]]:
     """The address of an OTLP receiver, and the bodies that it gets."""
     bodies: list[bytes] = []
 
@@ -34,7 +37,7 @@ def receiver() -> Iterator[tuple[str, list[bytes]]]:
         def log_message(self, format: str, *args: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    with ThreadingHTTPServer(("127.0.0.1", port), Handler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
@@ -42,6 +45,23 @@ def receiver() -> Iterator[tuple[str, list[bytes]]]:
         finally:
             server.shutdown()
             thread.join()
+
+
+def test_the_log_says_once_that_no_receiver_answers(caplog: pytest.LogCaptureFixture) -> None:
+    with receiver() as (endpoint, _):
+        pass
+    exporter = Exporter(endpoint=endpoint + "/v1/traces", timeout=0.2)
+    for _ in range(3):
+        assert exporter.export([]) is SpanExportResult.FAILURE
+    port = int(endpoint.rpartition(":")[2])
+    with receiver(port) as (_, bodies):
+        assert exporter.export([]) is exporter.export([]) is SpanExportResult.SUCCESS
+        assert len(bodies) == 2
+    said = [record.message for record in caplog.records if record.name == "headrace.metering.traces"]
+    assert said == [
+        f"traces cannot be sent to {endpoint}/v1/traces, and are dropped until they can",
+        "traces are sent again",
+    ]
 
 
 def test_each_request_becomes_a_span() -> None:
