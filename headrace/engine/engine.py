@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 
 from headrace.backend_types import Distribution
 from headrace.engine.batch import Batch, invariant, pack, read_states
-from headrace.engine.block_files import BlockFiles
 from headrace.engine.blocks import BlockPool
-from headrace.engine.disk import DiskCache
+from headrace.engine.disk import BlockFiles, DiskCache
 from headrace.engine.phrases import Phrases
 from headrace.engine.prefix import PrefixCache
 from headrace.engine.runner import Runner

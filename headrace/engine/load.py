@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from headrace.config.memory import CacheType, check_cache
-from headrace.engine.block_files import BlockFiles
+from headrace.engine.disk import BlockFiles
 from headrace.engine.engine import Engine
 from headrace.engine.phrases import read
 from headrace.engine.runner import Runner, budget

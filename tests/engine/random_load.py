@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from headrace.engine.batch import Batch
-from headrace.engine.block_files import BlockFiles
+from headrace.engine.disk import BlockFiles
 from headrace.engine.engine import Engine, Output
 from headrace.engine.phrases import Phrases
 from headrace.engine.runner import Runner

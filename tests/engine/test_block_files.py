@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from headrace.engine.block_files import BlockFiles
+from headrace.engine.disk import BlockFiles
 from tests.serving import eventually
 
 FINGERPRINT, SIZE = b"a model's print.", 5000

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from headrace.engine.block_files import BlockFiles, Stored
+from headrace.engine.disk import BlockFiles, Stored
 from headrace.engine.engine import Engine
 from headrace.engine.sequence import SamplingParams, Sequence
 from tests.engine.fakes import FakeOracle, FakeRunner

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from headrace.backends.engine import costs
+from headrace.backends.engine.preparation import cost_of_request
 from headrace.offload import SMALL
 from headrace.steering.types import Op, SteeringRequest
 from headrace.turns.steering import work_of
@@ -47,4 +47,4 @@ def request_of(prompt: Conversation | Texts, steering: SteeringRequest | None = 
     ],
 )
 def test_what_takes_the_engine_long_to_prepare_is_no_small_work(request_: GenerateRequest) -> None:
-    assert costs.of_request(request_) > SMALL
+    assert cost_of_request(request_) > SMALL

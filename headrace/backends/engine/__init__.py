@@ -5,6 +5,6 @@ engine) → stream → choice (tokens to events).
 """
 
 from headrace.backends.engine.backend import EngineBackend
-from headrace.backends.engine.settings import EngineSettings
+from headrace.backends.engine.preparation import EngineSettings
 
 __all__ = ["EngineBackend", "EngineSettings"]

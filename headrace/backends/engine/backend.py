@@ -18,12 +18,18 @@ from numpy.typing import NDArray
 from headrace import __version__
 from headrace.backend_types import Backend, EngineStats, with_ignored
 from headrace.backends.concurrency import Places, check_choices
-from headrace.backends.engine import costs
 from headrace.backends.engine.editor import EngineEditor, ordinary_text
 from headrace.backends.engine.judge import probability
-from headrace.backends.engine.preparation import Preparation
+from headrace.backends.engine.preparation import (
+    TOKEN,
+    EngineSettings,
+    Preparation,
+    cost_of_conversation,
+    cost_of_ranking,
+    cost_of_request,
+    cost_of_texts,
+)
 from headrace.backends.engine.prompt import Prompts
-from headrace.backends.engine.settings import EngineSettings
 from headrace.backends.engine.steering import Steerer
 from headrace.backends.engine.stream import Pooling, Stream, Waiter
 from headrace.backends.engine.thread import EngineThread
@@ -136,7 +142,7 @@ class EngineBackend(Backend):
         if request.steering is not None and request.steering.when is not None:
             request = await self._measured(request, request.steering, request.steering.when)
         async with self._placed(request.flow) as enter:
-            prepared = await aside(costs.of_request(request), partial(self._preparation.prompts, request))
+            prepared = await aside(cost_of_request(request), partial(self._preparation.prompts, request))
             choices = self._preparation.choices(prepared, request)
             stream = Stream(choices, request.num_choices, self._thread_of().abort, request.flow)
             enter(stream)
@@ -151,7 +157,7 @@ class EngineBackend(Backend):
         go into the prefix cache; so an answer that is not steered, or only later, computes them once.
         """
         async with self._placed(request.flow) as enter:
-            work = costs.of_request(request)
+            work = cost_of_request(request)
             found = await aside(work, partial(self._preparation.measurements, request, when))
             measuring = Pooling((sequence for sequence, _ in found), len(found), request.flow)
             enter(measuring)
@@ -166,7 +172,7 @@ class EngineBackend(Backend):
         self._check_alive()
         self._check_embedding(request)
         async with self._placed(request.flow) as enter:
-            inputs = await aside(costs.of_texts(*request.inputs), partial(self._preparation.inputs, request))
+            inputs = await aside(cost_of_texts(*request.inputs), partial(self._preparation.inputs, request))
             pooling = Pooling(self._preparation.embeddings(inputs, request), len(inputs), request.flow)
             enter(pooling)
             await pooling.done
@@ -179,7 +185,7 @@ class EngineBackend(Backend):
         """
         self._check_alive()
         async with self._placed(request.flow) as enter:
-            work = costs.of_ranking(request)
+            work = cost_of_ranking(request)
             questions = await aside(work, partial(self._preparation.questions, request))
             if questions is not None:
                 sequences = self._preparation.judgements(questions, request)
@@ -216,19 +222,19 @@ class EngineBackend(Backend):
     async def tokenize(self, request: TokenizeRequest) -> list[int]:
         """The token ids of a text or of a rendered conversation. Raises BadRequest, TextTooLong."""
         work = (
-            costs.of_texts(request.prompt)
+            cost_of_texts(request.prompt)
             if isinstance(request.prompt, str)
-            else costs.of_conversation(request.prompt)
+            else cost_of_conversation(request.prompt)
         )
         return await aside(work, partial(self._preparation.tokenize, request))
 
     async def detokenize(self, model: str, tokens: list[int]) -> str:
         """Raises BadRequest for ids that are not tokens of the model."""
-        return await aside(len(tokens) * costs.TOKEN, partial(self._preparation.detokenize, tokens))
+        return await aside(len(tokens) * TOKEN, partial(self._preparation.detokenize, tokens))
 
     async def token_texts(self, model: str, tokens: list[int]) -> list[str]:
         """The text of each token by itself. Raises BadRequest for ids that are not tokens of the model."""
-        return await aside(len(tokens) * costs.TOKEN, partial(self._preparation.token_texts, tokens))
+        return await aside(len(tokens) * TOKEN, partial(self._preparation.token_texts, tokens))
 
     async def tokenizer_info(self, model: str) -> TokenizerInfo:
         prompts = self._prompts

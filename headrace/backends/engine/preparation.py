@@ -1,25 +1,29 @@
 """Turns requests into the engine's sequences: prompts, sampling parameters, constraints, and how the answers
-are read. It may take long and runs in a thread; it refuses what the model cannot do.
+are read. It may take long and runs in a thread; it refuses what the model cannot do. How long is estimated in
+headrace.offload's unit (bytes of text): work of more than a few milliseconds is moved to a thread.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from math import inf
+from pathlib import Path
 
 from headrace.backends.engine.choice import AnswerOptions, Choice
 from headrace.backends.engine.judge import judge_of
 from headrace.backends.engine.prompt import Prompt, Prompts, Room
 from headrace.backends.engine.rules import Rules
-from headrace.backends.engine.settings import EngineSettings
 from headrace.backends.engine.steering import Steered, Steerer
+from headrace.config.memory import CacheType
 from headrace.encoder_types import RerankRequest
 from headrace.engine.probing import PeakProber
 from headrace.engine.sequence import BATCH, Constraint, SamplingParams, Sequence
+from headrace.engine.torch.options import TorchOptions
 from headrace.errors import BadRequest
 from headrace.models.catalog import Model
-from headrace.offload import check_wanted
+from headrace.offload import SMALL, check_wanted
 from headrace.steering.types import Condition
 from headrace.text.bounds import check_size
 from headrace.text.reasoning import Splitter
@@ -27,6 +31,38 @@ from headrace.text.stops import NO_STOPS, Stops
 from headrace.text.tokenizer import Tokenizer
 from headrace.text.toolcalls import Parser
 from headrace.types import Conversation, EmbedRequest, GenerateRequest, Sampling, Texts, TokenizeRequest
+
+CHARACTER, TOKEN, MESSAGE = 16, 16, 2048  # of each character, token id, message, and edit of a layer
+COMPILED = SMALL + 1  # of grammars, and of templates with variables of the caller: always in a thread
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSettings:
+    """What the configuration sets for one engine."""
+
+    max_model_len: int = 0  # 0: the model's own
+    kv_cache_bytes: int = 0  # 0: a share of the free memory
+    kv_cache_dtype: CacheType = "auto"
+    max_num_seqs: int = 32
+    max_queue: int = 256
+    max_batch_tokens: int = 512
+    num_threads: int = 0
+    exact: bool = False
+    torch: TorchOptions = field(default_factory=TorchOptions)  # for folders of safetensors
+    use_generation_config: bool = True
+    max_tokens_default: int = 0  # of an answer whose request sets no limit; 0: what fits
+    loop_tokens: int = 1024  # length of a loop that ends an answer without a limit; 0: never
+    deterministic: bool = False  # compute every request as if it had a seed
+    speculates: bool = True  # compute guesses of the next tokens, too
+    max_tokenize_bytes: int = 2**20  # limit of /tokenize
+    disk_cache: Path | None = None  # the folder for prefix blocks that leave the memory; None: nowhere
+    disk_cache_bytes: int = 0  # what that folder may hold, of all models; 0: nothing
+    share_prefix_cache: bool = False  # between owners (API keys)
+    steering_root: Path = Path()  # SAEs and control vectors are read from files below it
+    steering_attach: tuple[str, ...] = ()  # names of those that are attached from the start
+    norms: Path | None = None  # the folder for measured norms of hidden states; None: measured at each start
+    max_dose: float = inf  # of a request's edits at one layer, in median norms of the hidden states
+    stall_s: float = 0.0  # without a finished step, while there is work: then it is not alive; 0: never
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,3 +298,36 @@ class Preparation:
 
 def _unknown_token(token: int, vocabulary: int, param: str) -> BadRequest:
     return BadRequest(f"{param}: {token} is no token of this model, which has {vocabulary}", param=param)
+
+
+def cost_of_request(request: GenerateRequest) -> int:
+    prompt, sampling = request.prompt, request.sampling
+    num_entries = len(sampling.logit_bias) + len(sampling.stop_token_ids) + sum(map(len, sampling.stop))
+    if request.format is not None:
+        return COMPILED
+    ops = () if request.steering is None else request.steering.ops
+    rest = num_entries * TOKEN + sum(len(op.layers or (0,)) for op in ops) * MESSAGE
+    if isinstance(prompt, Texts):
+        return cost_of_texts(*prompt.prompts, prompt.suffix or "") + rest
+    return cost_of_conversation(prompt) + len(request.prediction) * CHARACTER + rest
+
+
+def cost_of_conversation(conversation: Conversation) -> int:
+    if conversation.tools or conversation.template_kwargs:
+        return COMPILED
+    messages = conversation.messages
+    texts = ((one.text, one.reasoning, one.name, one.tool_call_id) for one in messages)
+    calls = [(call.id, call.name, call.arguments) for one in messages for call in one.tool_calls]
+    size = sum(len(text or "") for group in (*texts, *calls) for text in group)
+    return size * CHARACTER + (len(messages) + len(calls)) * MESSAGE
+
+
+def cost_of_ranking(request: RerankRequest) -> int:
+    """An estimate of the bytes that the prompts of a reranking take: each repeats query and instruction."""
+    repeated = len(request.query) + len(request.instruction or "")
+    documents = request.documents
+    return (sum(map(len, documents)) + len(documents) * repeated) * CHARACTER + len(documents) * MESSAGE
+
+
+def cost_of_texts(*texts: str | tuple[int, ...]) -> int:
+    return sum(map(len, texts)) * CHARACTER + len(texts) * TOKEN
