@@ -7,17 +7,20 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 from headrace.backend_types import with_ignored
 from headrace.dialects.anthropic import WRAPPED
-from headrace.dialects.values import valid_value
+from headrace.dialects.values import an_object, valid_value
 from headrace.finite import dumps, loads
-from headrace.types import Conversation, Event, GenerateRequest, ToolCallDelta
+from headrace.text.structured.keywords import everywhere
+from headrace.types import Conversation, Event, Finished, GenerateRequest, Json, ToolCallDelta
 
 NAME = re.compile("[a-zA-Z0-9_-]+")
 NO_NAME = re.compile("[^a-zA-Z0-9_-]")
+MEMBER = re.compile("[a-zA-Z0-9_.-]{1,64}")  # Anthropic's names of members
 ROLES = "messages.role"
 ARGUMENTS = "messages.tool_calls.function.arguments"
 ODD = re.compile(r"NaN|Infinity|[eE]\+?\d{3}")  # matches all texts with numbers that JSON does not have
@@ -34,6 +37,7 @@ class Writing:
         self.ignored: list[str] = []
         self._names = _names(request.prompt, most) if isinstance(request.prompt, Conversation) else {}
         self.renamed = {sent: name for name, sent in self._names.items() if sent != name}
+        self._members = dict[str, dict[str, str]]()  # tool, as sent → its members: caller's → sent
 
     def tool(self, name: str) -> str:
         """The name under which the provider gets a tool."""
@@ -45,19 +49,37 @@ class Writing:
 
     def for_caller(self, events: AsyncIterator[Event]) -> AsyncIterator[Event]:
         """The events as the caller gets them: with the caller's tool names, and with `ignored`."""
-        own = _with_callers_names(events, self.renamed) if self.renamed else events
+        own = _with_callers_members(events, self._members) if self._members else events
+        own = _with_callers_names(own, self.renamed) if self.renamed else own
         return with_ignored(own, self.ignored)
 
-    def arguments(self, text: str) -> dict[str, Any]:
+    def schema(self, tool: str, schema: Json) -> Json:
+        """A tool's schema without names of members that Anthropic refuses, such as `$filter`: others stand
+        for them, in the calls of the history and of the answer, too.
+        """
+        nodes = [an_object(node.get("properties")) for _, node in everywhere(dict(schema), "")]
+        renamed = {name: _accepted(name) for node in nodes for name in node if not MEMBER.fullmatch(name)}
+        if not renamed:
+            return schema
+        self._members[self.tool(tool)] = renamed
+        copy: dict[str, Any] = loads(dumps(schema))
+        for _, node in list(everywhere(copy, "")):
+            if isinstance(members := node.get("properties"), dict):
+                node["properties"] = {renamed.get(name, name): part for name, part in members.items()}
+            if isinstance(node.get("required"), list):
+                node["required"] = [renamed.get(str(name), name) for name in node["required"]]
+        return copy
+
+    def arguments(self, text: str, tool: str = "") -> dict[str, Any]:
         """Parse the arguments of a call in the history. A model may have written anything there, so text that
-        is no JSON object is wrapped in one, and ARGUMENTS is among `ignored`.
+        is no JSON object is wrapped in one, and ARGUMENTS is among `ignored`. `tool`: see `schema`.
         """
         try:
             value = loads(text.strip() or "{}")
         except (ValueError, RecursionError):
             value = None
         if isinstance(value, dict):
-            return dict(valid_value(value))
+            return dict(_renamed(valid_value(value), self._members.get(self.tool(tool), {})))
         self.ignored.append(ARGUMENTS)
         return {WRAPPED: text}
 
@@ -94,6 +116,38 @@ async def _with_callers_names(events: AsyncIterator[Event], renamed: dict[str, s
             yield replace(event, name=renamed[event.name])
         else:
             yield event
+
+
+async def _with_callers_members(
+    events: AsyncIterator[Event], members: Mapping[str, Mapping[str, str]]
+) -> AsyncIterator[Event]:
+    """Hold back the calls, and yield each whole, with the caller's names of its members, before the end."""
+    calls = dict[tuple[int, int], list[ToolCallDelta]]()
+    async for event in events:
+        if isinstance(event, ToolCallDelta):
+            calls.setdefault((event.index, event.call), []).append(event)
+            continue
+        if isinstance(event, Finished):
+            for first, *more in calls.values():
+                text = first.arguments + "".join(piece.arguments for piece in more)
+                own = {sent: name for name, sent in members.get(first.name or "", {}).items()}
+                with suppress(ValueError, RecursionError):
+                    text = dumps(_renamed(loads(text), own)) if own else text
+                yield replace(first, arguments=text)
+            calls.clear()
+        yield event
+
+
+def _renamed(value: Any, names: Mapping[str, str]) -> Any:
+    """The value with other names of members, everywhere in it."""
+    if isinstance(value, dict) and names:
+        return {names.get(name, name): _renamed(member, names) for name, member in value.items()}
+    return [_renamed(one, names) for one in value] if isinstance(value, list) and names else value
+
+
+def _accepted(name: str) -> str:
+    """A name of a member that Anthropic accepts, and that stands for no other."""
+    return f"{NO_NAME.sub('_', name)[:50]}_{opaque(name)[:8]}"
 
 
 def _names(prompt: Conversation, most: int) -> dict[str, str]:

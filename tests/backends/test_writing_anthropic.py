@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -135,6 +136,41 @@ def test_g12_later_instructions_that_move_to_the_beginning_are_named(written: Wr
     messages = [*HI, {"role": "assistant", "content": "x"}, {"role": "system", "content": "s"}, *HI]
     status, headers, _ = written.ask(CHAT, {"model": "an:claude-opus-5", "messages": messages})
     assert (status, names(headers)) == (200, ["messages.role"])
+
+
+@pytest.mark.parametrize("is_streamed", [False, True])
+@pytest.mark.parametrize("name", ["$filter", "größe", "x" * 70, "a b", ""])
+def test_g21_names_of_members_that_it_refuses_are_others_on_the_way(
+    written: Written, name: str, is_streamed: bool
+) -> None:
+    part = {"type": "object", "properties": {name: {"type": "string"}}, "required": [name]}
+    members = {name: {"type": "string"}, "in": {"type": "array", "items": part}}
+    schema = {"type": "object", "properties": members}
+    tools = [{"type": "function", "function": {"name": "f.g", "parameters": schema}}]
+    before = {"role": "tool", "tool_call_id": "c1", "content": "x"}
+    messages = [*HI, calling(json.dumps({name: "a", "in": [{name: "b"}]}), "f.g"), before]
+    use = {"type": "tool_use", "id": "t", "name": "f_g", "input": {}}
+    body = {"model": "an:claude-opus-5", "messages": messages, "tools": tools, "stream": is_streamed}
+    written.ask(CHAT, body)  # only to see its name on the way
+    sent = written.last
+    (other,) = {*sent["tools"][0]["input_schema"]["properties"]} - {"in"}
+    assert re.fullmatch("[a-zA-Z0-9_.-]{1,64}", other)
+    items = sent["tools"][0]["input_schema"]["properties"]["in"]["items"]
+    assert (list(items["properties"]), items["required"]) == ([other], [other])
+    assert sent["messages"][1]["content"][0]["input"] == {other: "a", "in": [{other: "b"}]}
+    said = json.dumps({other: "c", "in": [{other: "d"}]})
+    pieces = [{"type": "input_json_delta", "partial_json": piece} for piece in (said[:9], said[9:])]
+    written.play(Answer(pieces=anthropic_events((use, pieces), stop="tool_use")), path="/v1/messages")
+    _, _, whole = written.ask(CHAT, body)
+    if is_streamed:
+        chunks = [json.loads(line[6:]) for line in whole["text"].split("\n\n")[:-2]]
+        deltas = [one["delta"] for chunk in chunks for one in chunk["choices"]]
+        calls = [call for delta in deltas for call in delta.get("tool_calls", ())]
+    else:
+        calls = whole["choices"][0]["message"]["tool_calls"]
+    assert calls[0]["function"]["name"] == "f.g"
+    arguments = "".join(call["function"].get("arguments", "") for call in calls)
+    assert json.loads(arguments) == {name: "c", "in": [{name: "d"}]}
 
 
 @pytest.mark.parametrize("text", ["", " \n"])

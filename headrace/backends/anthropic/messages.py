@@ -182,7 +182,7 @@ def _piece(piece: str | Thought | ToolCall, writing: Writing) -> list[Block]:
 
 
 def _tool_use(call: ToolCall, writing: Writing) -> Block:
-    arguments = writing.arguments(call.arguments)
+    arguments = writing.arguments(call.arguments, call.name)
     return {"type": "tool_use", "id": call_id(call.id), "name": writing.tool(call.name), "input": arguments}
 
 

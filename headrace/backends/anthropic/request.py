@@ -44,6 +44,7 @@ def to_body(request: GenerateRequest, abilities: Abilities, writing: Writing | N
     thoughts = _thoughts(prompt, max_tokens, abilities, writing)
     if _thinks(thoughts):
         thoughts["thinking"] |= display
+    tools = _tools(prompt, writing)
     system, turns = to_system(prompt.messages), to_turns(prompt.messages, writing)
     if not turns and system:  # it refuses a conversation without messages
         system, turns = [], [{"role": "user", "content": system}]
@@ -61,7 +62,7 @@ def to_body(request: GenerateRequest, abilities: Abilities, writing: Writing | N
         "max_tokens": max_tokens,
         "stream": True,
         "messages": turns,
-        **_tools(prompt, writing),
+        **tools,
         **_sampling(request.sampling, abilities, writing, thinks=_thinks(thoughts)),
         **thoughts,
         **without_none(optional),
@@ -165,7 +166,7 @@ def _tool(tool: Tool, writing: Writing) -> dict[str, Any]:
     return {
         "name": writing.tool(tool.name),
         **({"description": tool.description} if tool.description else {}),
-        "input_schema": {"type": "object", **schema},
+        "input_schema": {"type": "object", **writing.schema(tool.name, schema)},
         **({"strict": True} if tool.strict else {}),
         **tool.anthropics,
     }
