@@ -44,13 +44,8 @@ class FairTurns:
     def __init__(self) -> None:
         self._interactive, self._batch = Turns(), Turns()
 
-    def assign(self, sequence: Sequence) -> None:
-        self._of(sequence).assign(sequence)
-
-    def served(self, sequence: Sequence) -> None:
-        self._of(sequence).served(sequence)
-
-    def _of(self, sequence: Sequence) -> Turns:
+    def of(self, sequence: Sequence) -> Turns:
+        """The turns of the sequence's class."""
         return self._batch if sequence.priority >= BATCH else self._interactive
 
 

@@ -96,7 +96,7 @@ class Scheduler:
 
     def add(self, sequence: Sequence) -> None:
         """Queue a new sequence."""
-        self._turns.assign(sequence)
+        self._turns.of(sequence).assign(sequence)
         self._wait(sequence)
 
     def _wait(self, sequence: Sequence) -> None:
@@ -210,7 +210,7 @@ class Scheduler:
     def _start(self, sequence: Sequence, chunks: Chunks) -> None:
         """Run a sequence that has a seat, and blocks for all its tokens."""
         self.running.append(sequence)
-        self._turns.served(sequence)
+        self._turns.of(sequence).served(sequence)
         self._prefixes.attach_beginning(sequence)
         # Usage reports what the cache had when the request came, not the sequence's own blocks that it finds
         # again after a preemption.
