@@ -86,7 +86,8 @@ def test_elsewhere_they_are_named_and_not_sent(written: Written) -> None:
 
 def test_blocks_are_changed_only_where_anthropic_would_refuse_them(written: Written) -> None:
     """The caller's history comes from another provider, and one of its tools has a name with a dot."""
-    photo = {"type": "image", "source": {**BLOCK["source"], "media_type": "image/jpg"}}  # type: ignore[dict-item]
+    source = {"type": "base64", "media_type": "image/jpg", "data": "/9j/4AAQSkZJRg=="}
+    photo = {"type": "image", "source": source}
     unsigned = [{"type": "thinking", "thinking": "Hm"}, {"type": "redacted_thinking", "data": ""}]
     history: list[Any] = [
         {"role": "user", "content": [{**TEXT, **MARK}, {"type": "text", "text": " "}, photo]},
