@@ -23,7 +23,8 @@ FREE_MEMORY_SHARE = 0.25  # of what is free once the weights are loaded
 
 class Runner(Protocol):
     """A loaded model with its KV cache. Not thread-safe: only the engine's thread calls it, except
-    `write_block`.
+    `write_block`. A runner without editable layers, or whose blocks are never found by their content, leaves
+    out the methods for them.
     """
 
     name: str  # what computes, as `/v1/models` says it
@@ -74,31 +75,31 @@ class Runner(Protocol):
 
     def install_sites(self, prepared: Sites) -> None:
         """Let batches edit and read the prepared layers, and no others."""
-        ...
+        raise AssertionError("no layer is editable")
 
     def states(self, layer: int) -> NDArray[np.float32]:
         """Return states[rows, width] of the last forward pass: what left the layer, after the edits, for the
         batch's `read_rows[layer]`. Valid until the next call of forward.
         """
-        ...
+        raise AssertionError("no layer is editable")
 
     def unedited(self, layer: int) -> NDArray[np.float32]:
         """Return the same rows as `states`, as they were before the edits."""
-        ...
+        raise AssertionError("no layer is editable")
 
     def read_block(self, block: int) -> bytes:
         """Return a block's keys and values: `block_bytes` of them, which `write_block` understands."""
-        ...
+        raise AssertionError("no block is found by its content")
 
     def write_block(self, block: int, content: memoryview) -> None:
         """Set a block's keys and values. May be called in another thread while `forward` computes sequences
         that do not have this block.
         """
-        ...
+        raise AssertionError("no block is found by its content")
 
     def copy_block(self, source: int, target: int) -> None:
         """Copy a block's keys and values. Not to be called while `forward` runs."""
-        ...
+        raise AssertionError("no block is found by its content")
 
     def rest(self) -> None:
         """Free the memory of a large batch's logits. Keys and values stay. Ends the life of what `forward`

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from headrace.engine.batch import Batch
-from headrace.engine.runner import Sites
+from headrace.engine.runner import Runner, Sites
 from headrace.engine.torch.decoder import Decoder, to_numpy
 from headrace.errors import ModelError
 from headrace.steering.slot import SiteNeeds
@@ -39,7 +39,7 @@ class _State:
     length: int = 0
 
 
-class SequentialRunner:
+class SequentialRunner(Runner):
     """A decoder, run with its own cache (see Runner)."""
 
     name, rewinds = "torch, one sequence at a time", False
@@ -88,24 +88,6 @@ class SequentialRunner:
 
     def compile_sites(self, sites: Mapping[int, SiteNeeds]) -> Sites:
         raise ModelError("a model that PyTorch runs is not steered")
-
-    def install_sites(self, prepared: Sites) -> None:
-        raise AssertionError("none were prepared")
-
-    def states(self, layer: int) -> NDArray[np.float32]:
-        raise AssertionError(f"layer {layer} is not among those that can be read")
-
-    def unedited(self, layer: int) -> NDArray[np.float32]:
-        raise AssertionError(f"layer {layer} is not among those that can be read")
-
-    def read_block(self, block: int) -> bytes:
-        raise NotImplementedError("no block is ever found by its content")
-
-    def write_block(self, block: int, content: memoryview) -> None:
-        raise NotImplementedError("no block is ever found by its content")
-
-    def copy_block(self, source: int, target: int) -> None:
-        raise NotImplementedError("no block is ever found by its content")
 
     def rest(self) -> None:
         self._states.clear()  # without work there is no sequence
