@@ -301,6 +301,8 @@ class Engine:
             raise ArithmeticError("the model's output is not a distribution")
         sequence.first_token_at = sequence.first_token_at or time.perf_counter()
         scores = None if (count := sequence.params.logprobs) is None else logprobs(row, token, count)
+        if sequence.divergence is not None:
+            sequence.divergence.keep(row)
         sequence.finish_reason = sequence.accept(token)
         return Output(sequence, token, sequence.finish_reason, scores)
 
@@ -324,6 +326,11 @@ def _score(rows: NDArray[np.float32], sequence: Sequence) -> list[Logprobs]:
     """Logprobs of the next len(rows) prompt tokens. Row i predicts the token after its own."""
     _check_finite(rows)
     first = sequence.num_observed + 1
+    if (twin := sequence.twin) is not None and twin.divergence is not None:
+        for number, row in enumerate(rows, first - twin.num_prompt):
+            if number >= 0:
+                twin.divergence.compare(number, row)
+        return []
     tokens = sequence.tokens[first : first + len(rows)]
     return [
         logprobs(row, token, sequence.params.logprobs or 0) for row, token in zip(rows, tokens, strict=True)

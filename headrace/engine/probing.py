@@ -1,5 +1,5 @@
 """Reads what a request wants to know of the hidden states: the activations that its probes ask for, and what
-its edits achieve.
+its edits achieve; and of the logits, how far the edits move them.
 
 Decoder rows are not orthogonal, so a feature that is clamped to 3 does not read 3 afterwards, and others
 change with it.
@@ -22,6 +22,8 @@ from headrace.steering.types import Abort, Condition, Probe, Reading, SideEffect
 Floats = NDArray[np.float32]
 
 NO_READING = Reading("", {})
+# tokens of each distribution: 16 kB; the rest counts as one, so what is found is at most the divergence
+KEPT = 2048
 MOST_SORTED = 4  # times as many activations as are reported: of more, the largest are selected first
 States = Callable[[int], Floats]  # of one sequence's tokens, by layer: [tokens, width]
 
@@ -247,3 +249,38 @@ class _Observed:
             for feature in order
             if sizes[feature]
         ]
+
+
+class Divergence:
+    """How far steering moves what a model would say next: the Kullback-Leibler divergence, in nats, of its
+    distribution from that of the same model, unsteered, at each token of one answer. `keep` gets the logits
+    from which each was chosen, in order; `compare` those that the model has there without steering.
+    """
+
+    def __init__(self) -> None:
+        self._kept: list[tuple[NDArray[np.int32], Floats]] = []  # tokens, their log-probabilities
+        self._found: dict[int, float] = {}
+
+    def keep(self, row: Floats) -> None:
+        ids = np.argpartition(row, -KEPT)[-KEPT:] if len(row) > KEPT else np.arange(len(row))
+        self._kept.append((ids.astype(np.int32), _logs(row, ids).astype(np.float32)))
+
+    def compare(self, number: int, row: Floats) -> None:
+        """`number`: of the token in the answer, from 0. A token that is compared again counts once."""
+        ids, kept = self._kept[number]
+        logs, plain = kept.astype(np.float64), _logs(row, ids)
+        here, there = np.exp(logs), np.exp(plain)
+        rest, other = max(0.0, 1 - float(here.sum())), max(1e-30, 1 - float(there.sum()))
+        tail = rest * float(np.log(rest / other)) if rest > 0 else 0.0
+        self._found[number] = max(0.0, float((here * (logs - plain)).sum()) + tail)
+
+    def mean(self) -> float | None:
+        """The mean over the tokens that were compared; None: there is none."""
+        return sum(self._found.values()) / len(self._found) if self._found else None
+
+
+def _logs(row: Floats, ids: NDArray[np.integer]) -> NDArray[np.float64]:
+    """The log-probabilities of some tokens of row[vocabulary]."""
+    shifted = row.astype(np.float64) - float(row.max())
+    logs: NDArray[np.float64] = shifted[ids] - np.log(np.exp(shifted).sum())
+    return logs

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.engine.draft import Drafter
-from headrace.engine.probing import Achieved, GuardProber, Prober
+from headrace.engine.probing import Achieved, Divergence, GuardProber, Prober
 from headrace.steering.plan import Plan
 from headrace.steering.types import Reading
 
@@ -125,6 +125,9 @@ class Sequence:
     probers: tuple[Prober, ...] = ()  # what is read of its hidden states
     guard: GuardProber | None = None  # the last of the probers, if one may end the answer
     achieved: Achieved | None = None  # measures what its plan achieves
+    divergence: Divergence | None = None  # gets the logits from which its tokens are chosen
+    # of a steered answer, which is this one's prompt's end: compares the logits there with those of this one
+    twin: Sequence | None = None
     num_prompt: int = 0
     num_computed: int = 0  # tokens whose keys and values are in `blocks`
     num_exact: int = (

@@ -112,6 +112,7 @@ class SteeringRequest:
     apply: Apply = Apply()
     sweep: tuple[float, ...] = ()  # the scale of each of the n choices, instead of `scale`
     receipt: bool = False
+    has_divergence: bool = False  # the receipt has `divergence`
     profile: str | None = None  # the name it came from, for receipts
     when: Condition | None = None  # steer only prompts that meet it; None: all
     abort_when: Condition | None = None  # end the answer at the first token that meets it; None: never
@@ -221,6 +222,7 @@ class Receipt:
     condition: ConditionResult | None = None  # None: the request has none
     side_effects: tuple[SideEffect, ...] = ()  # the largest first
     abort: Abort | None = None  # None: the answer was not ended
+    divergence: float | None = None  # see engine.probing.Divergence; mean over the answer's tokens
 
 
 @dataclass(frozen=True, slots=True)

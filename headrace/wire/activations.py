@@ -86,6 +86,12 @@ class SteeringReceipt(TypedDict):
         list[SideEffectObject], Field(description="Features that no op names, the most changed first.")
     ]
     warning: Annotated[NotRequired[str], Field(description="Only if the dose is more than 1.")]
+    kl: Annotated[
+        NotRequired[float],
+        Field(
+            description="With `receipt: kl`: of the answer's distributions from unsteered ones, mean, nats."
+        ),
+    ]
     when: Annotated[NotRequired[ConditionObject], Field(description="Only if the request has a condition.")]
     abort: Annotated[NotRequired[AbortObject], Field(description="Only if `abort_when` ended the answer.")]
 
@@ -135,6 +141,8 @@ def receipt_body(receipt: Receipt, labels: Labels) -> SteeringReceipt:
             f"the edits at one layer are {receipt.relative_dose:.2f} times as long as the hidden states "
             "there: the text is likely to fall apart"
         )
+    if receipt.divergence is not None:
+        body["kl"] = receipt.divergence
     if receipt.condition is not None:
         body["when"] = {"activation": receipt.condition.activation, "is_met": receipt.condition.is_met}
     if receipt.abort is not None:

@@ -143,7 +143,9 @@ class SteeringBody(ProfileBody):
     sweep: Annotated[list[float], at_most(MAX_SWEEP, least=1)] | None = Field(
         None, description="The scale of each of n answers, instead of `scale`."
     )
-    receipt: bool = Field(False, description="Return what was applied.")
+    receipt: bool | Literal["kl"] = Field(
+        False, description="Return what was applied; kl: and how far the answer's distributions are moved."
+    )
 
 
 class ProbeBody(Nested):
@@ -224,9 +226,11 @@ def to_steering(body: SteeringBody | None, profile: ProfileBody | None, name: st
     scope = next((part.apply for part in reversed(parts) if part.apply is not None), None)
     when = next((part.when for part in reversed(parts) if part.when is not None), None)
     abort = next((part.abort_when for part in reversed(parts) if part.abort_when is not None), None)
+    receipt = body is not None and body.receipt
     return SteeringRequest(
         tuple(ops), scale, to_apply(scope), tuple(body.sweep or ()) if body is not None else (),
-        body is not None and body.receipt, name, None if when is None else _condition(when, "steering.when"),
+        receipt is not False, receipt == "kl", name,
+        None if when is None else _condition(when, "steering.when"),
         None if abort is None else _condition(abort, "steering.abort_when"),
     )  # fmt: skip
 

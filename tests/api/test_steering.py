@@ -228,11 +228,12 @@ def test_a_stream_has_the_same_activations(served: Served) -> None:
 
 
 def test_a_stream_ends_with_the_receipt(served: Served) -> None:
-    response = ask(served, stream=True, steering={"ops": [HAPPY], "receipt": True})
+    response = ask(served, stream=True, steering={"ops": [HAPPY], "receipt": "kl"})
     last = events(response)[-2]["choices"][0]
     assert last["finish_reason"] == "length"
     assert last["steering"]["fingerprint"] == response.headers["x-steering-fingerprint"]
     assert last["steering"]["tokens_steered"] > 6
+    assert last["steering"]["kl"] > 0
 
 
 def test_other_endpoints_steer_and_probe_too(served: Served) -> None:

@@ -243,6 +243,10 @@ def test_a_receipt_is_written_only_where_it_is_wanted() -> None:
     found = inside(body().with_steered(Steered(wanted)), [], RECEIPT)["steering"]
     assert (found["fingerprint"], found["tokens_steered"], found["relative_dose"]) == ("f00", 9, 0.25)
     assert "warning" not in found
+    far = to_steering(steering(ops=[ADD], receipt="kl"), None, None)
+    assert (wanted.has_divergence, far.receipt, far.has_divergence) == (False, True, True)
+    assert "kl" not in receipt_body(RECEIPT, {})
+    assert receipt_body(replace(RECEIPT, divergence=0.25), {})["kl"] == 0.25
     assert "1.50 times" in receipt_body(replace(RECEIPT, relative_dose=1.5), {})["warning"]
     assert found["ops"] == [
         {

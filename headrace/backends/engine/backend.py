@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from headrace import __version__
 from headrace.backend_types import Backend, EngineStats, with_ignored
 from headrace.backends.concurrency import Places, check_choices
+from headrace.backends.engine.choice import Choice
 from headrace.backends.engine.editor import EngineEditor, ordinary_text
 from headrace.backends.engine.judge import probability
 from headrace.backends.engine.preparation import (
@@ -31,14 +32,14 @@ from headrace.backends.engine.preparation import (
 )
 from headrace.backends.engine.prompt import Prompts
 from headrace.backends.engine.steering import Steerer
-from headrace.backends.engine.stream import Pooling, Stream, Waiter
+from headrace.backends.engine.stream import Compared, Pooling, Stream, Waiter
 from headrace.backends.engine.thread import EngineThread
 from headrace.backends.model_card import card_of
 from headrace.backends.ranking import by_embeddings
 from headrace.encoder_types import Ranking, RerankRequest
 from headrace.engine.engine import Engine, Output
 from headrace.engine.sequence import Sequence
-from headrace.errors import BadRequest, ConfigError, EngineFailed, ServerError
+from headrace.errors import BadRequest, ConfigError, EngineFailed, Overloaded, ServerError
 from headrace.features import OWN_ENGINE
 from headrace.free_memory import trim
 from headrace.models.catalog import Model
@@ -143,12 +144,32 @@ class EngineBackend(Backend):
             request = await self._measured(request, request.steering, request.steering.when)
         async with self._placed(request.flow) as enter:
             prepared = await aside(cost_of_request(request), partial(self._preparation.prompts, request))
-            choices = self._preparation.choices(prepared, request)
+            made: list[Choice] = []
+            choices = self._preparation.choices(prepared, request, made)
             stream = Stream(choices, request.num_choices, self._thread_of().abort, request.flow)
             enter(stream)
             receipt = prepared[0].steered.receipts[0]
             fingerprint = None if receipt is None else receipt.fingerprint
-            yield with_ignored(stream, unenforced(request), fingerprint)
+            diverges = request.steering is not None and request.steering.has_divergence
+            events = Compared(stream, made, self._divergence) if diverges else stream
+            yield with_ignored(events, unenforced(request), fingerprint)
+
+    async def _divergence(self, choice: Choice) -> float | None:
+        """How far a steered answer is from unsteered ones, whose logits are computed now; None: it is not
+        edited, or there is no place to compute them.
+        """
+        sequence = choice.sequence
+        if sequence.divergence is None or not choice.num_tokens:
+            return None
+        twin = self._preparation.twin(sequence, choice.num_tokens)
+        try:
+            async with self._placed(sequence.flow) as enter:
+                measuring = Pooling(iter((twin,)), 1, sequence.flow)
+                enter(measuring)
+                await measuring.done
+        except Overloaded:
+            return None
+        return sequence.divergence.mean()
 
     async def _measured(
         self, request: GenerateRequest, steering: SteeringRequest, when: Condition

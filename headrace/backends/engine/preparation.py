@@ -18,7 +18,7 @@ from headrace.backends.engine.rules import Rules
 from headrace.backends.engine.steering import Steered, Steerer
 from headrace.config.memory import CacheType
 from headrace.encoder_types import RerankRequest
-from headrace.engine.probing import PeakProber
+from headrace.engine.probing import Divergence, PeakProber
 from headrace.engine.sequence import BATCH, Constraint, SamplingParams, Sequence
 from headrace.engine.torch.options import TorchOptions
 from headrace.errors import BadRequest
@@ -132,9 +132,11 @@ class Preparation:
             found.append((sequence, prober))
         return found
 
-    def choices(self, prepared: list[Prepared], request: GenerateRequest) -> Iterator[Choice]:
+    def choices(
+        self, prepared: list[Prepared], request: GenerateRequest, made: list[Choice]
+    ) -> Iterator[Choice]:
         """Create the request's sequences one by one, as each is started: all `n` of a prompt, then the next
-        prompt's.
+        prompt's. `made` gets each.
         """
         salt = self._salt(request.owner)
         for number, entry in enumerate(prepared):
@@ -148,12 +150,22 @@ class Preparation:
                     watch=steered.watch(), flow=request.flow,
                     probers=steered.probers if guard is None else (*steered.probers, guard), guard=guard,
                     achieved=steered.achieved(steered.plans[index]),
+                    divergence=Divergence() if steered.diverges and steered.plans[index] else None,
                 )  # fmt: skip
                 receipt, place = steered.receipts[index], number * request.n + index
-                yield Choice(sequence, place, entry.options, prompt.echo, receipt)
+                made.append(Choice(sequence, place, entry.options, prompt.echo, receipt))
+                yield made[-1]
                 if leader is None:
                     # The prompt is scored once, by the first sequence that has it.
                     leader, params = sequence, replace(params, prompt_logprobs=False)
+
+    def twin(self, sequence: Sequence, num_tokens: int) -> Sequence:
+        """The sequence that computes a steered answer of so many tokens again, unsteered, to compare it."""
+        tokens = sequence.tokens[: sequence.num_prompt + num_tokens]
+        params = SamplingParams(0, prompt_logprobs=True, invariant=sequence.params.invariant)
+        return Sequence(
+            tokens, params, sequence.priority, salt=sequence.salt, flow=sequence.flow, twin=sequence
+        )
 
     def inputs(self, request: EmbedRequest) -> list[list[int]]:
         """The token ids of each input."""

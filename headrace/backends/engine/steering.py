@@ -37,6 +37,7 @@ class Steered:
     watch: Callable[[], Watch | None]  # creates one per answer
     probers: tuple[Prober, ...]
     guard: Callable[[], GuardProber | None]  # creates one per answer
+    diverges: bool = False  # its answers are compared with unsteered ones
 
 
 class Steerer:
@@ -81,7 +82,10 @@ class Steerer:
         chosen = tuple(plans[scale] for scale in scales)
         receipts = tuple(replace(_receipt(plan, request.steering), condition=condition) for plan in chosen)
         achieved = self._achieved if request.steering.receipt else _not_measured
-        return Steered(chosen, receipts, achieved, watch if needs_watch else _no_watch, probers, guard)
+        return Steered(
+            chosen, receipts, achieved, watch if needs_watch else _no_watch, probers, guard,
+            diverges=request.steering.has_divergence,
+        )  # fmt: skip
 
     def _guard_of(self, condition: Condition | None, num_prompt: int) -> Callable[[], GuardProber | None]:
         if condition is None:

@@ -7,8 +7,9 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from collections.abc import Sequence as Many
+from dataclasses import replace
 from typing import Generic, TypeVar
 
 from headrace.backends.engine.choice import Choice, Echo
@@ -17,7 +18,7 @@ from headrace.engine.sequence import Sequence
 from headrace.errors import BadRequest, EngineFailed, ServerError, SteeringRefused
 from headrace.offload import aside
 from headrace.text.structured.grammar import GrammarFailed
-from headrace.types import Event, TextDelta
+from headrace.types import Event, Finished, TextDelta
 
 T = TypeVar("T")
 MOST_JOINED = 256  # characters: more for a reader that is far behind would be copied again and again
@@ -130,6 +131,24 @@ def joined(first: TextDelta, second: TextDelta) -> TextDelta:
     logprobs = first.logprobs + second.logprobs
     text, tokens = first.text + second.text, first.tokens + second.tokens
     return TextDelta(first.index, text, logprobs, tokens, first.activations + second.activations)
+
+
+class Compared(AsyncIterator[Event]):
+    """The events of a request whose answers are compared with unsteered ones when they end. `measure` returns
+    the divergence of one of the `choices`, which are those that have started.
+    """
+
+    def __init__(
+        self, stream: Stream, choices: Many[Choice], measure: Callable[[Choice], Awaitable[float | None]]
+    ) -> None:
+        self._stream, self._choices, self._measure = stream, choices, measure
+
+    async def __anext__(self) -> Event:
+        event = await anext(self._stream)
+        if not isinstance(event, Finished) or event.receipt is None:
+            return event
+        found = await self._measure(self._choices[event.index])
+        return replace(event, receipt=replace(event.receipt, divergence=found))
 
 
 class Pooling(Waiter[None]):

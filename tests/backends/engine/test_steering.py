@@ -505,3 +505,31 @@ def test_a_dose_against_the_direction_is_negative(running: Running) -> None:
             assert found.receipt.relative_dose == pytest.approx(0.2 * abs(sign))
 
     running.use(work)
+
+
+def test_a_receipt_says_how_far_the_distributions_are_moved(running: Running, states: Capture) -> None:
+    async def work(backend: EngineBackend) -> None:
+        await asyncio.to_thread(backend.library("m").open, "w")
+        op = replace(add(0.3, unit="relative"), vector="w")
+        found, unedited = await ask(
+            backend, request(op, n=2, sweep=(1.0, 0.0), receipt=True, has_divergence=True)
+        )
+        assert unedited.receipt.divergence is None
+        prompt, tokens = states.tokens(PROMPT), states.tokens(PROMPT + found.text)
+        moved = states.states(tokens, [LAYER])[LAYER]
+        moved[1:] += found.receipt.ops[0].value * direction()
+        here, there = (logs(states.logits(tokens, each)) for each in ({LAYER: moved}, None))
+        each = (np.exp(here) * (here - there)).sum(axis=1)[len(prompt) - 1 : len(tokens) - 1]
+        assert len(each) == 8
+        assert found.receipt.divergence == pytest.approx(each.mean(), rel=0.05)
+        assert each.mean() > 0.01
+        (once,) = await ask(backend, request(op, receipt=True))
+        assert once.receipt.divergence is None
+
+    running.use(work)
+
+
+def logs(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
+    found: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return found
