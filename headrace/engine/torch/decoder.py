@@ -27,13 +27,15 @@ class Decoder:
     def __init__(self, model: Any) -> None:
         """`model`: a PreTrainedModel with a language-model head. Raises ModelError if it has none."""
         self.model = model.eval()
-        self._own_attention = model.config._attn_implementation
+        # Of a model of several, as those that see images, that of the one which reads text.
+        self._text_config = model.config.get_text_config()
+        self._own_attention = self._text_config._attn_implementation
         head: nn.Module | None = model.get_output_embeddings()
         if head is None:
             raise ModelError(f"{type(model).__name__} has no language-model head")
         head.register_forward_pre_hook(self._select)
         self.num_embeddings: int = model.get_input_embeddings().weight.shape[0]
-        self.num_layers: int = getattr(model.config.get_text_config(), "num_hidden_layers", 0)
+        self.num_layers: int = getattr(self._text_config, "num_hidden_layers", 0)
         self.device: torch.device = head.weight.device
         self.dtype: torch.dtype = head.weight.dtype
         self._rows: torch.Tensor | None = None  # whose logits are wanted; None: all
@@ -82,7 +84,7 @@ class Decoder:
             self.model.set_attn_implementation(NAME)
         except (ValueError, AttributeError) as exc:
             raise NotPageable(str(exc).partition("\n")[0]) from exc
-        if self.model.config._attn_implementation != NAME:
+        if self._text_config._attn_implementation != NAME:
             raise NotPageable("its attention cannot be replaced")
 
     def _check_cache(self) -> None:
@@ -99,7 +101,7 @@ class Decoder:
 
     @contextmanager
     def own_attention(self) -> Iterator[None]:
-        before = self.model.config._attn_implementation
+        before = self._text_config._attn_implementation
         if before == self._own_attention:
             yield
             return

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+from transformers import AutoConfig, AutoModelForImageTextToText
 
 from headrace.app import create_app
 from headrace.assembly import build_backends
@@ -90,19 +90,35 @@ def test_weights_in_several_files(tmp_path: Path) -> None:
         assert answer(served, PROMPTS[1]) == wanted(model, folder, PROMPTS[1])
 
 
-def test_a_model_that_sees_images_writes_text_without_any(tmp_path: Path) -> None:
+SEEING: dict[str, dict[str, Any]] = {
+    "qwen2_5_vl": {
+        "vision_config": {"depth": 1, "num_heads": 2, "out_hidden_size": 64}, "image_token_id": 7,
+        "video_token_id": 8,
+    },
+    # Only its language model takes another attention.
+    "got_ocr2": {
+        "vision_config": {"num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 32},
+        "image_token_index": 7,
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SEEING)
+def test_a_model_that_sees_images_writes_text_without_any(name: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     sizes = {
         "vocab_size": 300, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3,
         "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 256,
         "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 3, 3]},
+        "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0,
     }  # fmt: skip
-    seeing = {"depth": 1, "hidden_size": 32, "intermediate_size": 48, "num_heads": 2, "out_hidden_size": 64}
-    config = Qwen2_5_VLConfig(text_config=sizes, vision_config=seeing, image_token_id=7, video_token_id=8)
-    model = Qwen2_5_VLForConditionalGeneration(config).eval()
+    seeing = {"hidden_size": 32, "intermediate_size": 48, **SEEING[name]["vision_config"]}
+    members = {**SEEING[name], "vision_config": seeing, "text_config": sizes}
+    model = AutoModelForImageTextToText.from_config(AutoConfig.for_model(name, **members)).float().eval()
     folder = write_folder(model, tmp_path / "seeing")
     with serving_model(prepare(str(folder), Cache(tmp_path)), precision="f32") as served:
         assert answer(served, PROMPTS[3]) == wanted(model, folder, PROMPTS[3])
+        assert served.get("/v1/models/seeing").json()["runner"] == "torch"
 
 
 CODE = """
