@@ -67,7 +67,7 @@ def _auto_rules(format: ToolFormat, special: Mapping[str, int], strict: Sequence
     text = f"{_ANY} & ~{_BARE_CALL}" if format.is_bare else _ANY
     if format.is_bare and strict:
         names = "|".join(map(literal, strict))
-        text += rf' & ~/((?s:.*)[\s\[{BEFORE}])?\{{(?s:.*)"({names})"(?s:.*)/'
+        text += rf' & ~/((?s:.*)[\s\[{BEFORE}])?\{{(?s:.*)"(functions\.)?({names})"(?s:.*)/'
     bare = " | calls SPACE?" if format.is_bare else ""
     return [
         f"start: TEXT | begin calls SPACE?{bare}",

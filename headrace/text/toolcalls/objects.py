@@ -5,7 +5,7 @@ tool is known.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Generator
+from collections.abc import Callable, Collection, Generator, Mapping
 from typing import TypeVar
 
 from headrace.text.toolcalls.parts import WHITESPACE, CallArguments, CallBegin, CallEnd, Part
@@ -26,13 +26,14 @@ class MalformedCall(Exception):
 
 
 class CallReader:
-    """Reads a call from its first brace on. `name`: the tool, if a header has named it already.
+    """Reads a call from its first brace on. `names`: the tool for each name that a model may write; `name`:
+    the one that a header has named already.
 
     A `bare` object has no trigger before it, so it may be no call: it is one only if it begins with one of
     FIRST, and if its `type`, where it has one, is function.
     """
 
-    def __init__(self, names: Collection[str], *, name: str | None = None, bare: bool = False) -> None:
+    def __init__(self, names: Mapping[str, str], *, name: str | None = None, bare: bool = False) -> None:
         self._names, self._is_bare = names, bare
         self._parts: list[Part] = []
         self._early: list[str] = []  # arguments that were read before the name
@@ -155,7 +156,7 @@ class CallReader:
         if name not in self._names:
             raise MalformedCall
         self.is_named = True
-        self._parts += [CallBegin(name), *map(CallArguments, self._early)]
+        self._parts += [CallBegin(self._names[name]), *map(CallArguments, self._early)]
 
     def _emit(self, arguments: str) -> None:
         if self.is_named:

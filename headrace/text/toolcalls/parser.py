@@ -27,7 +27,9 @@ class Parser:
 
     def __init__(self, format: ToolFormat, tools: Sequence[Tool]) -> None:
         self._format = format
-        self._names = frozenset(tool.name for tool in tools)
+        names = [tool.name for tool in tools]
+        # some models name the namespace, too, as their templates do
+        self._names = {**{f"functions.{name}": name for name in names}, **{name: name for name in names}}
         self._parts: list[Part] = []
         self._space: list[str] = []  # undecided white space
         self._pending = ""  # undecided text after it: the beginning of a marker or of a call

@@ -4,6 +4,7 @@ import itertools
 import json
 import re
 from collections.abc import Mapping, Sequence
+from itertools import product
 from typing import Literal
 
 import llguidance
@@ -147,8 +148,8 @@ def test_l11_a_strict_tool_is_named_in_no_unbound_call(vocabularies: Mapping[str
         format, tools, mode="auto", parallel=True, special=known.special, schema=lambda _: "{}"
     )
     for before in ('{"parameters": [], ', "[{", "So.{", "So {"):
-        for name in ("get", "other"):
-            answer = f'{before}"name": "{name}"}}'
+        for name, space in product(("get", "other"), ("", "functions.")):
+            answer = f'{before}"name": "{space}{name}"}}'
             assert CallBegin(name) in Parser(format, tools).push(answer)
             assert known.accepts(auto, answer) is (name == "other")
 

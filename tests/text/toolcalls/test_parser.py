@@ -175,6 +175,8 @@ def test_call_after_one_that_was_none_is_read() -> None:
             '{"a": "\\né\\ud83d\\ude00"}',
         ),
         ('{"name": "get", "arguments": "Oslo"}', '"Oslo"'),
+        ('{"name": "functions.get", "arguments": {"a": 1}}', '{"a": 1}'),
+        ('{"id": "call_1", "function": {"name": "functions.get", "arguments": {"a": 1}}}', '{"a": 1}'),
         ('{"type": "function", "name": "get", "id": [1, {}], "parameters": {"a": 1}}', '{"a": 1}'),
         ('{"name": "get", "arguments": {"a": 1}', '{"a": 1}'),  # a brace is missing
         ('{"name": "get", "arguments": {"a": 1\n', '{"a": 1\n'),
@@ -224,6 +226,7 @@ def test_mistral_header_may_hold_the_calls_id() -> None:
         '{"type": "function", "function": {"name": "get", "parameters": {"a": 1}}}',
         '{"function": {"name": "get", "arguments": {"a": 1}}, "type": "function"}',
         '{"function": "get", "parameters": {"a": 1}}',
+        '{"name": "functions.get", "parameters": {"a": 1}}',
         '{"parameters": {"a": 1}, "name": "get"}',
         '{"name": "get", "input": {"a": 1}}',
         '{"name": "get", "args": "{\\"a\\": 1}"}',
