@@ -4,7 +4,7 @@
 
 The model answers plain questions greedily, many at once: about ten minutes for the default model on two idle
 cores. By default the file is written into the model's folder, where it is found. Ours, of the default model,
-is made from the questions below; none is about what bench/tasks.py asks.
+is made from 378 of the questions below; none is about what bench/tasks.py asks.
 """
 
 from __future__ import annotations
