@@ -18,6 +18,7 @@ import psutil
 from headrace.backend_types import Backend
 from headrace.backends.model_card import card_of
 from headrace.config import Config, install_command
+from headrace.config.memory import FREE_MEMORY_SHARE
 from headrace.encoder_types import Embedding
 from headrace.errors import ModelError, UnsupportedModel
 from headrace.features import Feature
@@ -37,7 +38,6 @@ MIB = 2**20
 WEIGHT_FACTOR, ENGINE_BYTES = 2.0, 96 * MIB
 CHECKPOINT_FACTOR, TORCH_BYTES = 1.2, 700 * MIB  # PyTorch itself takes as much; not measured
 LLAMACPP_BYTES = 160 * MIB  # a process of its own, beside the file and the cache
-FREE_MEMORY_SHARE = 0.25  # for KV caches, where the configuration has no size
 BYTES_PER_NUMBER = {"auto": 2, "bf16": 2, "u8": 1.125}
 
 log = logging.getLogger(__name__)

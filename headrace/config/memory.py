@@ -1,4 +1,4 @@
-"""Checks that the memory configured for a KV cache is enough."""
+"""The memory of a KV cache: a share of what is free, unless it is configured; and whether that is enough."""
 
 from __future__ import annotations
 
@@ -9,7 +9,19 @@ from headrace.errors import ConfigError
 
 CacheType = Literal["auto", "bf16", "u8"]  # of the numbers in a KV cache; auto: as the precision wants
 LEAST_TOKENS = 512  # with fewer nearly every prompt is refused
+FREE_MEMORY_SHARE = 0.25  # of what is free once the weights are loaded
 MIB = 2**20
+
+
+def cache_budget(kv_cache_bytes: int, free: int | None = None) -> int:
+    """Bytes for the KV cache. `kv_cache_bytes`: as configured; 0: a share of what is `free`; None: of the
+    machine's memory.
+    """
+    if free is None:
+        import psutil  # it takes milliseconds, which only a server with models of its own should spend
+
+        free = psutil.virtual_memory().available
+    return kv_cache_bytes or int(free * FREE_MEMORY_SHARE)
 
 
 def check_cache(kv_cache_bytes: int, max_model_len: int, bytes_per_token: float) -> None:

@@ -6,11 +6,11 @@ import logging
 from functools import partial
 from pathlib import Path
 
-from headrace.config.memory import CacheType, check_cache
+from headrace.config.memory import CacheType, cache_budget, check_cache
 from headrace.engine.disk import BlockFiles
 from headrace.engine.engine import Engine
 from headrace.engine.phrases import read
-from headrace.engine.runner import Runner, budget
+from headrace.engine.runner import Runner
 from headrace.engine.torch.options import TorchOptions, check_numbers
 
 log = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ def load_engine(
         from headrace.engine.openvino import OpenVINORunner, RunnerOptions
 
         options = RunnerOptions(
-            kv_cache_bytes=budget(kv_cache_bytes), kv_cache_dtype=kv_cache_dtype,
+            kv_cache_bytes=cache_budget(kv_cache_bytes), kv_cache_dtype=kv_cache_dtype,
             max_tokens=max_num_seqs * max_model_len, max_num_seqs=max_num_seqs, exact=exact,
             num_threads=num_threads, check=check,
         )  # fmt: skip

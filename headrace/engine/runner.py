@@ -1,5 +1,5 @@
 """The interface between engine and runtime: one forward pass over a packed batch; and what the runners share
-when they are loaded: the fingerprint of files, and the memory of a KV cache.
+when they are loaded: the fingerprint of files.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import psutil
 from numpy.typing import NDArray
 
 from headrace.engine.batch import Batch
@@ -18,7 +17,6 @@ from headrace.steering.slot import SiteNeeds
 
 Sites = Any  # what a runner prepares for itself
 SAMPLES, SAMPLE_BYTES = 256, 4096  # of a file of weights
-FREE_MEMORY_SHARE = 0.25  # of what is free once the weights are loaded
 
 
 class Runner(Protocol):
@@ -124,11 +122,3 @@ def _sample(path: Path) -> bytes:
             file.seek(length * index // SAMPLES)
             pieces.append(file.read(SAMPLE_BYTES))
     return b"".join(pieces)
-
-
-def budget(kv_cache_bytes: int, free: int | None = None) -> int:
-    """Bytes for the KV cache. `kv_cache_bytes`: as configured; 0: a share of what is `free`; None: of the
-    machine's memory.
-    """
-    available = psutil.virtual_memory().available if free is None else free
-    return kv_cache_bytes or int(available * FREE_MEMORY_SHARE)

@@ -15,17 +15,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from headrace.backends.http import Upstream
 from headrace.backends.llamacpp.dialect import LlamaCppDialect
 from headrace.children.child import Child, ChildFailed, Command
 from headrace.config import ProviderConfig, install_command
-from headrace.config.memory import check_cache
+from headrace.config.memory import cache_budget, check_cache
 from headrace.errors import ModelError, ProviderError, ProviderUnreachable, ServerError
 from headrace.models.catalog import GGUFModel
 
-FREE_MEMORY_SHARE = 0.25  # of free memory, unless the configuration sets an amount
 MAX_SLOTS = 8  # each allocates memory for its whole length at start
 SHORT = 4096  # tokens; the assumed context length if the file has none
 ENDING_S = 0.5  # wait for a process to end after it broke a connection
@@ -143,7 +140,7 @@ def slots(model: GGUFModel, *, max_model_len: int, kv_cache_bytes: int, max_num_
     ConfigError.
     """
     header = model.header
-    budget = kv_cache_bytes or int(psutil.virtual_memory().available * FREE_MEMORY_SHARE)
+    budget = cache_budget(kv_cache_bytes)
     length = min(max_model_len or header.context_length, header.context_length) or max_model_len or SHORT
     if not header.cache_bytes:
         return min(max_num_seqs, MAX_SLOTS), length

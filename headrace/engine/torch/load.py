@@ -13,7 +13,8 @@ import torch
 import transformers
 
 from headrace import __version__
-from headrace.engine.runner import Runner, add_file, budget
+from headrace.config.memory import cache_budget
+from headrace.engine.runner import Runner, add_file
 from headrace.engine.torch import devices, selftest, weights
 from headrace.engine.torch.attention import NotPageable, register
 from headrace.engine.torch.decoder import Decoder
@@ -81,7 +82,7 @@ def choose(
     with called(model) as modules:
         expected, reasons = _reference(decoder, name, damage), ""
     matrices = pack_matrices(modules)
-    kv_cache_bytes = budget(kv_cache_bytes, devices.free_bytes(decoder.device))
+    kv_cache_bytes = cache_budget(kv_cache_bytes, devices.free_bytes(decoder.device))
     sequential = partial(
         SequentialRunner,
         decoder,
