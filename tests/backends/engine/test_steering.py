@@ -123,9 +123,11 @@ class Running:
     runner: asyncio.Runner
 
     def use(self, work: Use) -> None:
-        """Run `work` with nothing loaded, and no layer editable."""
+        """Run `work` with nothing loaded, and no layer that requests may edit. What is compiled stays: each
+        test that attaches would wait for it again.
+        """
         library = self.backend.library("m")
-        library._install(Shelf(norms=library.shelf.norms))
+        library.shelf = Shelf(norms=library.shelf.norms)
         self.runner.run(work(self.backend))
 
 
