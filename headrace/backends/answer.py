@@ -21,6 +21,7 @@ from headrace.types import Event
 BOM = codecs.BOM_UTF8
 BLANK = b" \t\r\n\xef\xbb\xbf"  # may precede either form: white space, a byte order mark
 PIECE = re.compile(rb'"delta"\s*:\s*[{"n]')  # in a chunk of a stream, and in no whole answer
+UNENDED = re.compile(rb'"finish_reason"\s*:\s*null')  # in a chunk of a text completion
 FAILED = re.compile("error|exception|fail", re.IGNORECASE)  # in a line of text that is no heartbeat
 USAGE_S = 2.0  # wait for the usage after the last finish reason
 END_S = 0.05  # wait for the end of a finished answer, after which its connection can be reused
@@ -185,7 +186,8 @@ def sents_of(raw: bytes) -> list[ServerSentEvent]:
         found = objects(parsed(text))
         if len(found) > 1:
             return [ServerSentEvent("", dumped(each)) for each in found]
-    return [ServerSentEvent("", text, is_whole=PIECE.search(raw) is None)]
+    is_unended = b'"message"' not in raw and UNENDED.search(raw) is not None
+    return [ServerSentEvent("", text, is_whole=PIECE.search(raw) is None and not is_unended)]
 
 
 def is_heartbeat(data: str) -> bool:

@@ -444,6 +444,19 @@ def test_g4_half_an_answer_is_never_a_success(relay: Relays, name: str, way: str
         assert received.endswith(b"\n\ndata: [DONE]\n\n")
 
 
+@pytest.mark.parametrize("is_streamed", [False, True])
+@pytest.mark.parametrize("headers", [{}, {"X-Headrace-Strict": "true"}], ids=["relayed", "strict"])
+def test_g4_a_chunk_of_a_completion_alone_is_no_whole_one(
+    relay: Relays, headers: dict[str, str], is_streamed: bool
+) -> None:
+    chunk = {"object": "text_completion", "choices": [{"index": 0, "text": "Hel", "finish_reason": None}]}
+    relay.provider.play(answer(chunk))
+    body = {"model": "up:m", "prompt": "hi", "stream": is_streamed}
+    status, _, received = relay.ask("/v1/completions", json.dumps(body).encode(), **headers)
+    assert (status == 200) == is_streamed
+    assert b"up ended its answer in the middle" in received
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_g4_half_a_completion_is_reported_as_half(relay: Relays, form: str) -> None:
     first = {
