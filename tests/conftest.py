@@ -38,16 +38,29 @@ NEEDS_TORCH = ("import torch", 'importorskip("torch")', "headrace.engine.torch.r
 
 
 # Files that take longest: they start first, so that no process is left with one of them alone at the end.
+# Those that compute stand between those that mostly wait.
 LONGEST = (
     "durability/test_kills.py",
-    "durability/test_restarts.py",
+    "engine/test_openvino.py",
     "durability/test_files.py",
-    "security/test_connections.py",
-    "cli/test_start.py",
-    "cli/test_chat.py",
-    "models/test_catalog.py",
+    "backends/engine/test_tools.py",
+    "cli/test_process_faults.py",
+    "api/test_steering.py",
     "cli/test_models_at_work.py",
+    "models/test_fidelity.py",
+    "security/test_connections.py",
+    "backends/engine/test_steering.py",
+    "cli/test_start.py",
+    "steering/test_behaviour.py",
+    "cli/test_serve.py",
+    "steering/test_documented.py",
+    "cli/test_processes.py",
+    "engine/test_determinism.py",
+    "models/test_catalog.py",
+    "backends/engine/test_structured.py",
     "cli/test_chat_terminal.py",
+    "text/structured/test_schema.py",
+    "backends/test_llamacpp.py",
 )
 
 
