@@ -52,12 +52,11 @@ def load_engine(
     else:
         from headrace.engine.openvino import OpenVINORunner, RunnerOptions
 
-        options = RunnerOptions(
+        runner = OpenVINORunner(folder, RunnerOptions(
             kv_cache_bytes=cache_budget(kv_cache_bytes), kv_cache_dtype=kv_cache_dtype,
             max_tokens=max_num_seqs * max_model_len, max_num_seqs=max_num_seqs, exact=exact,
             num_threads=num_threads, check=check,
-        )  # fmt: skip
-        runner = OpenVINORunner(folder, options)
+        ))  # fmt: skip
     check(runner.block_bytes / runner.block_size)  # a runtime may not store numbers as configured
     mib = runner.num_blocks * runner.block_bytes / 2**20
     log.info("KV cache: %d blocks of %d tokens, %.0f MiB", runner.num_blocks, runner.block_size, mib)

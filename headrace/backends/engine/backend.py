@@ -25,10 +25,10 @@ from headrace.backends.engine.preparation import (
     TOKEN,
     EngineSettings,
     Preparation,
-    cost_of_conversation,
     cost_of_ranking,
     cost_of_request,
     cost_of_texts,
+    cost_of_tokenizing,
 )
 from headrace.backends.engine.prompt import Prompts
 from headrace.backends.engine.steering import Steerer
@@ -242,12 +242,7 @@ class EngineBackend(Backend):
 
     async def tokenize(self, request: TokenizeRequest) -> list[int]:
         """The token ids of a text or of a rendered conversation. Raises BadRequest, TextTooLong."""
-        work = (
-            cost_of_texts(request.prompt)
-            if isinstance(request.prompt, str)
-            else cost_of_conversation(request.prompt)
-        )
-        return await aside(work, partial(self._preparation.tokenize, request))
+        return await aside(cost_of_tokenizing(request), partial(self._preparation.tokenize, request))
 
     async def detokenize(self, model: str, tokens: list[int]) -> str:
         """Raises BadRequest for ids that are not tokens of the model."""

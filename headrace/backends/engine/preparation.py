@@ -324,6 +324,11 @@ def cost_of_request(request: GenerateRequest) -> int:
     return cost_of_conversation(prompt) + len(request.prediction) * CHARACTER + rest
 
 
+def cost_of_tokenizing(request: TokenizeRequest) -> int:
+    prompt = request.prompt
+    return cost_of_texts(prompt) if isinstance(prompt, str) else cost_of_conversation(prompt)
+
+
 def cost_of_conversation(conversation: Conversation) -> int:
     if conversation.tools or conversation.template_kwargs:
         return COMPILED
