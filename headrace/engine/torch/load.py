@@ -109,7 +109,7 @@ def choose(
                 log.warning("%s is served one sequence at a time, %s: this is slow%s", name, how, reasons)
             return found
         reasons += f"; not {how}, because {found}"
-    raise ModelError(f"{name} gives other numbers each time{reasons}")
+    raise ModelError(f"{name} is not served, because no way to continue a text gives its numbers{reasons}")
 
 
 def _reference(decoder: Decoder, name: str, damage: Callable[[], str]) -> selftest.Reference:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import PaliGemmaConfig, PaliGemmaForConditionalGeneration
 
 from headrace.engine.torch.load import load_runner
 from headrace.engine.torch.options import TorchOptions
@@ -71,6 +72,17 @@ def test_a_broken_folder_is_refused_with_the_reason(name: str, folder: Path) -> 
     damage, reason = BROKEN[name]
     damage(folder)
     with pytest.raises(ModelError, match=reason):
+        load(folder)
+
+
+def test_a_model_that_no_way_of_running_it_reproduces(tmp_path: Path) -> None:
+    """Tokens of PaliGemma's prompt see those after them."""
+    sizes = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4}
+    text = {"model_type": "gemma", "vocab_size": 300, "num_key_value_heads": 2, "head_dim": 16, **sizes}
+    seeing = {"model_type": "siglip_vision_model", "image_size": 28, "patch_size": 14, **sizes}
+    config = PaliGemmaConfig(text_config=text, vision_config=seeing, projection_dim=64, image_token_index=7)
+    folder = write_folder(PaliGemmaForConditionalGeneration(config).float(), tmp_path / "model")
+    with pytest.raises(ModelError, match="no way to continue a text gives its numbers; not in a"):
         load(folder)
 
 
