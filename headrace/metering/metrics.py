@@ -140,10 +140,10 @@ class _Engine:
             self.prefill.observe(tally.started.prefill_s)
             if tally.decode_s:
                 self.inference.observe(tally.started.prefill_s + max(tally.decode_s))
+            for decode_s in tally.decode_s:
+                self.decode.observe(decode_s)
         if tally.first_byte_s is not None:
             self.first_token.observe(tally.first_byte_s)
-        for decode_s in tally.decode_s:
-            self.decode.observe(decode_s)
         if tally.usage is not None:
             self.prompt.observe(tally.usage.prompt_tokens)
             self.computed.observe(tally.usage.prompt_tokens - tally.usage.cached_tokens)
@@ -154,7 +154,7 @@ class _Engine:
                 if tally.max_tokens is not None:
                     self.limit.observe(tally.max_tokens)
             gaps = tally.usage.completion_tokens - len(tally.decode_s)
-            if gaps > 0 and tally.decode_s:
+            if gaps > 0 and tally.decode_s and tally.started is not None:
                 self.token.observe(sum(tally.decode_s) / gaps)
 
 

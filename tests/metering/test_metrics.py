@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
 from headrace.backends.fake import FakeBackend
 from headrace.callers import CALLER, Principal
 from headrace.config import Config
 from headrace.errors import EngineFailed, Overloaded
 from headrace.gateway.lifetime import Tally
 from headrace.metering.metrics import MAX_SERIES, OTHER, Metrics
-from headrace.types import Finished, Usage
+from headrace.types import Finished, Started, Usage
 from tests.conftest import FakeServer
 from tests.metering.scrape import Scrape, scrape
 from tests.serving import Served, eventually
@@ -67,6 +69,18 @@ def test_names_that_callers_choose_make_a_bounded_number_of_series() -> None:
     assert found.get("headrace_key_requests_total", key=OTHER) == 50
     assert {"key": "key-1", "name": "name 1"} in found.labels("headrace_key_info")
     assert len(found.labels("headrace_key_info")) == MAX_SERIES
+
+
+@pytest.mark.parametrize("started", [None, Started(0, 0.1, 0.2)])
+def test_times_that_a_backend_does_not_report_are_not_zero(started: Started | None) -> None:
+    """llama.cpp does not say when it began to compute."""
+    metrics = Metrics(local={"here"})
+    tally = Tally("generate", "m", provider="here", served="m", usage=Usage(3, 8), started=started)
+    tally.reasons, tally.decode_s = ["stop"], [0.7 if started else 0.0]
+    metrics.record(tally)
+    found = Scrape(metrics.text().decode())
+    for name in ("request_decode_time_seconds", "request_time_per_output_token_seconds"):
+        assert found.get(f"vllm:{name}_count") == (0 if started is None else 1)
 
 
 def test_requests_to_a_route_are_counted_by_who_answered(fake_server: FakeServer) -> None:
