@@ -16,7 +16,6 @@ from math import prod
 from typing import Any
 
 from headrace.errors import TextTooLong
-from headrace.text.alphabet import ALPHABET
 
 UNKNOWN = 16
 SLICE = 2**20  # characters counted per call: each holds the interpreter lock
@@ -99,3 +98,12 @@ def _drops_only(expression: str, dropped: bytes) -> bool:
     return found is not None and all(
         ALPHABET[one] in dropped if one in ALPHABET else False for one in found[1].replace("\\", "")
     )
+
+
+def _byte_alphabet() -> dict[str, int]:
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    rest = [byte for byte in range(256) if byte not in printable]
+    return {chr(byte): byte for byte in printable} | {chr(256 + i): byte for i, byte in enumerate(rest)}
+
+
+ALPHABET = _byte_alphabet()  # character → byte

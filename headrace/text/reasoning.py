@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from headrace.text.stops import overlap
-from headrace.text.toolcalls.parts import WHITESPACE, Text
+from headrace.text.toolcalls.call_reader import WHITESPACE, Text
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,11 @@ afterwards.
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,7 @@ from tokenizers import Tokenizer as Library
 from headrace import offload
 from headrace.errors import ModelError
 from headrace.text import cuts
-from headrace.text.alphabet import ALPHABET
-from headrace.text.bounds import Bound
+from headrace.text.bounds import ALPHABET, Bound
 
 # Else the library starts threads of its own for each text, outside of our limits.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -292,3 +292,23 @@ def _from_byte_level(token: str) -> bytes:
 def _from_byte_fallback(token: str) -> bytes:
     byte = re.fullmatch(r"<0x([0-9A-F]{2})>", token)
     return bytes([int(byte[1], 16)]) if byte else token.replace("\u2581", " ").encode()
+
+
+class Detokenizer:
+    """Decodes the tokens of one answer. The pieces joined equal all bytes decoded at once, with invalid bytes
+    replaced by U+FFFD.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, shown: Container[int] = ()) -> None:
+        """`shown`: the special tokens whose names are part of the text; others are left out."""
+        self._tokenizer, self._shown = tokenizer, shown
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def push(self, token: int) -> str:
+        shown = token in self._shown
+        raw = self._tokenizer.token_raw(token) if shown else self._tokenizer.token_bytes(token)
+        return self._decoder.decode(raw)
+
+    def flush(self) -> str:
+        """End the stream. An incomplete character becomes U+FFFD."""
+        return self._decoder.decode(b"", final=True)

@@ -11,9 +11,7 @@ from typing import Any, Literal
 from pydantic_core import from_json
 
 from headrace.errors import BadRequest
-from headrace.text.structured.faults import invalid
-from headrace.text.structured.keywords import ANNOTATIONS, RESTRICTIONS
-from headrace.text.structured.narrowing import ALL
+from headrace.text.structured.keywords import ALL_NARROWINGS, ANNOTATIONS, RESTRICTIONS, invalid
 from headrace.types import Conversation, Format, GenerateRequest, Sampling, Texts
 from headrace.wire.generation import GenerationBody, ResponseFormat, StructuredOutputs, TypedGrammar
 from headrace.wire.parameters import advice_in, carried
@@ -56,12 +54,12 @@ def output_format(body: GenerationBody) -> Format | None:
 def narrowings(body: GenerationBody) -> frozenset[str] | None:
     """The narrowings of schemas that the request allows; None: all. Raises BadRequest."""
     allowed = None if body.schema_narrowing is None else frozenset(body.schema_narrowing)
-    unknown = sorted((allowed or ALL) - ALL)
+    unknown = sorted((allowed or ALL_NARROWINGS) - ALL_NARROWINGS)
     if unknown:
-        known = ", ".join(sorted(ALL))
+        known = ", ".join(sorted(ALL_NARROWINGS))
         raise BadRequest.at("schema_narrowing", f"{unknown[0][:50]!r} is none of {known}")
     if body.structured_outputs is not None and body.structured_outputs.disable_additional_properties is False:
-        return (ALL if allowed is None else allowed) - {"closed_objects"}
+        return (ALL_NARROWINGS if allowed is None else allowed) - {"closed_objects"}
     return allowed
 
 

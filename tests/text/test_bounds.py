@@ -14,8 +14,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 from headrace.backends.engine.prompt import Prompts
 from headrace.errors import ContextTooLong, TextTooLong
 from headrace.models.catalog import Model
-from headrace.text.alphabet import ALPHABET
-from headrace.text.bounds import UNKNOWN, Bound, check_size
+from headrace.text.bounds import ALPHABET, UNKNOWN, Bound, check_size
 from headrace.text.tokenizer import Tokenizer as Ours
 
 # what shortens under some normalizer, what is dropped, what merges into the longest tokens

@@ -12,7 +12,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 
 from headrace.models import pretokenizers
 from headrace.text import cuts
-from headrace.text.alphabet import ALPHABET
+from headrace.text.bounds import ALPHABET
 from headrace.text.cuts import SIZE, is_cuttable, next_cut, pieces
 from headrace.text.tokenizer import Tokenizer as Ours
 

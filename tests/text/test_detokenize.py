@@ -3,8 +3,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headrace.text.detokenize import Detokenizer
-from headrace.text.tokenizer import Tokenizer
+from headrace.text.tokenizer import Detokenizer, Tokenizer
 
 WORLD = "🧑‍🚀 né 漢字 😀 ẞ ﷽ 👩‍👩‍👧‍👦 ก็"
 

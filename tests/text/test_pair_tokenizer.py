@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from headrace.errors import BadRequest, ContextTooLong
-from headrace.text.pair_tokenizer import PairTokenizer
+from headrace.text.encoder_tokenizer import PairTokenizer
 from tests.text.word_tokenizer import CLS, SEP, write_word_tokenizer
 
 THE, WHEEL, TURN = 4, 5, 6

@@ -18,7 +18,7 @@ from headrace.backends.anthropic.thinking import Abilities
 from headrace.backends.ollama import request as to_ollama
 from headrace.backends.openai import body as to_openai
 from headrace.text import adapting
-from headrace.text.structured.faults import UnsupportedSchema
+from headrace.text.structured.keywords import UnsupportedSchema
 from headrace.text.structured.schema import json_grammar
 from headrace.types import Conversation, GenerateRequest, Message, Role, Sampling, Thought, Tool, ToolCall
 from headrace.wire import chat, conversations, embeddings, tokens

@@ -22,8 +22,7 @@ if TYPE_CHECKING:  # numpy and the tokenizers take 20 MB, which a model needs fr
     import numpy as np
     from numpy.typing import NDArray
 
-    from headrace.text.encoder_tokenizer import EncoderTokenizer
-    from headrace.text.pair_tokenizer import PairTokenizer
+    from headrace.text.encoder_tokenizer import EncoderTokenizer, PairTokenizer
 
     Ids = NDArray[np.int32]
 
@@ -149,7 +148,7 @@ class CrossEncoderBackend(EncoderBackend[Marked, "PairTokenizer"]):
             return Ranking(tuple(scores[:, 0].tolist()), "cross-encoder", sum(map(len, pairs)))
 
     def _load_files(self, model: Model) -> Loaded[Marked, PairTokenizer]:
-        from headrace.text.pair_tokenizer import PairTokenizer
+        from headrace.text.encoder_tokenizer import PairTokenizer
 
         tokenizer = PairTokenizer(model.folder, self.embedding.max_tokens)
         return Loaded(model, tokenizer, self._torch_encoder(model))

@@ -17,10 +17,9 @@ from headrace.engine.engine import Output
 from headrace.engine.sequence import Readings, Sequence
 from headrace.offload import SMALL
 from headrace.steering.types import Receipt
-from headrace.text.detokenize import Detokenizer
 from headrace.text.reasoning import Reasoned, Splitter
 from headrace.text.stops import NO_STOPS, LoopDetector, StopMatcher, Stops
-from headrace.text.tokenizer import Tokenizer
+from headrace.text.tokenizer import Detokenizer, Tokenizer
 from headrace.text.toolcalls import CallArguments, CallBegin, Parser, Part, Text
 from headrace.types import (
     Event,

@@ -16,12 +16,12 @@ from headrace.engine.sequence import Constraint
 from headrace.errors import BadRequest
 from headrace.text.reasoning import Thinking
 from headrace.text.structured.grammar import Grammars, json_grammar, schema_of
-from headrace.text.structured.narrowing import ALL
+from headrace.text.structured.keywords import ALL_NARROWINGS
 from headrace.text.structured.schema import measure
 from headrace.text.tokenizer import Tokenizer
 from headrace.text.toolcalls import arguments_schema
-from headrace.text.toolcalls.lark import call_grammar
-from headrace.text.toolcalls.parts import WHITESPACE
+from headrace.text.toolcalls.call_reader import WHITESPACE
+from headrace.text.toolcalls.formats import call_grammar
 from headrace.types import Conversation, Format, GenerateRequest, Tool
 
 log = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ class Rules:
     def constraints(self, request: GenerateRequest, prompt: Prompt) -> list[Constraint | None]:
         """One constraint for each answer to the prompt; None: unconstrained. Raises BadRequest."""
         compile: Callable[[], Constraint]  # creates one; the grammar is built once, for all answers
-        allowed = ALL if request.narrowings is None else request.narrowings
+        allowed = ALL_NARROWINGS if request.narrowings is None else request.narrowings
         if prompt.tools:
             compile = partial(
                 self._grammars.compile_lark, self._of_tools(request, prompt.tools), param="tools"
@@ -67,7 +67,7 @@ class Rules:
         conversation = request.prompt
         assert isinstance(conversation, Conversation), "only conversations have tools"
         is_forced = conversation.tool_choice.mode == "required"
-        allowed = ALL if request.narrowings is None else request.narrowings
+        allowed = ALL_NARROWINGS if request.narrowings is None else request.narrowings
         has_form = request.format is not None and not is_forced
         source = call_grammar(
             self._prompts.tool_format,

@@ -19,7 +19,7 @@ from headrace.errors import ProviderError, UnsupportedParameter
 from headrace.features import Feature
 from headrace.offload import SMALL, aside
 from headrace.text.structured.grammar import lark_source
-from headrace.text.structured.narrowing import ALL
+from headrace.text.structured.keywords import ALL_NARROWINGS
 from headrace.text.structured.schema import ESCAPES
 from headrace.types import Conversation, Event, Format, GenerateRequest, Sampling, TextDelta, Tool
 
@@ -127,7 +127,7 @@ def as_grammar(request: GenerateRequest) -> Format | None:
             return None
         message = f"{form.param} and tools that may be called exclude each other, with llama.cpp"
         raise UnsupportedParameter(message, param=form.param)
-    source = lark_source(form, ALL if request.narrowings is None else request.narrowings)
+    source = lark_source(form, ALL_NARROWINGS if request.narrowings is None else request.narrowings)
     header = "" if source.lstrip().startswith(MARK) else f"{MARK} {{}}\n"
     return replace(form, kind="grammar", value=header + source.lstrip().replace(UNKNOWN, ""))
 

@@ -10,8 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from headrace.text.structured.document import Document, Part, State, Term
-from headrace.text.structured.faults import unsupported
-from headrace.text.structured.keywords import Node, Schema
+from headrace.text.structured.keywords import Node, Schema, unsupported
 
 KINDS = ("null", "boolean", "number", "string", "array", "object")
 SIZES = {"string": "Length", "array": "Items", "object": "Properties"}

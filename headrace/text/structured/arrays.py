@@ -8,8 +8,7 @@ from collections.abc import Callable, Sequence
 
 from headrace.text.structured.alternative import Alternative, once
 from headrace.text.structured.document import State
-from headrace.text.structured.faults import unsupported
-from headrace.text.structured.keywords import Node, Schema
+from headrace.text.structured.keywords import Node, Schema, unsupported
 from headrace.text.structured.solver import Solver
 from headrace.text.structured.values import MAX_SIZES, one_of, sizes
 

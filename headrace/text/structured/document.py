@@ -15,8 +15,7 @@ from referencing import Registry
 from referencing.exceptions import NoSuchAnchor, PointerToNowhere, Unresolvable
 from referencing.jsonschema import SchemaRegistry, specification_with
 
-from headrace.text.structured.faults import invalid, unsupported
-from headrace.text.structured.keywords import Node, Schema, modern, subschemas
+from headrace.text.structured.keywords import Node, Schema, invalid, modern, subschemas, unsupported
 
 if TYPE_CHECKING:  # the library has no public name for it
     from referencing._core import Resolver

@@ -1,26 +1,26 @@
 """Writes the alternatives of each state as a schema that llguidance enforces exactly: nodes of one type,
-`anyOf` and `$ref`. What it cannot express is narrowed (narrowing.py), or the schema is refused.
+`anyOf` and `$ref`. What it cannot express is narrowed (NARROWINGS in keywords.py), or the schema is refused.
+Removes definitions that no finite text satisfies.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 from headrace.text.structured.alternative import Alternative, once
 from headrace.text.structured.arrays import Arrays
 from headrace.text.structured.document import Document, State
-from headrace.text.structured.faults import UnsupportedSchema, unsupported
-from headrace.text.structured.keywords import Node
-from headrace.text.structured.numbers import number_nodes
+from headrace.text.structured.keywords import Node, Schema, UnsupportedSchema, mapped, unsupported
 from headrace.text.structured.objects import Objects
 from headrace.text.structured.solver import Solver
-from headrace.text.structured.strings import Strings
-from headrace.text.structured.unsatisfiable import PREFIX
-from headrace.text.structured.values import one_of
+from headrace.text.structured.values import Strings, number_nodes, one_of
 
 MAX_STATES = 2_000  # definitions: a thousand properties compile in 0.1 s
 ANY = "any"
 ROOT = "root"
+
+PREFIX = "#/$defs/"
 
 
 class Emission:
@@ -122,3 +122,65 @@ def _anything(document: Document) -> Node:
             {"type": "object", "additionalProperties": {"$ref": PREFIX + ANY}},
         ]
     }
+
+
+def name_of(node: Node) -> str | None:
+    """The name of the definition that a node refers to; None: it is not a reference."""
+    return node["$ref"].removeprefix(PREFIX) if isinstance(node, dict) and "$ref" in node else None
+
+
+def cut(definitions: dict[str, Node]) -> dict[str, Node]:
+    """Replace each definition that has no finite value, and each reference to one, by `false`.
+
+    The definitions with finite values are the least fixed point: first those that need no other, then those
+    that need only such, and so on.
+    """
+    finite: set[str] = set()
+    while True:
+        found = {name for name, node in definitions.items() if name in finite or _ends(node, finite)}
+        if found == finite:
+            break
+        finite = found
+    if len(finite) == len(definitions):
+        return definitions
+
+    def ref_or_false(name: str) -> Node:
+        return {"$ref": PREFIX + name} if name in finite else False
+
+    return {
+        name: with_references(node, ref_or_false) if name in finite else False
+        for name, node in definitions.items()
+    }
+
+
+def _ends(node: Node, finite: set[str]) -> bool:
+    """Whether a value satisfies the node, if only references to `finite` can be satisfied."""
+    if isinstance(node, bool):
+        return node
+    name = name_of(node)
+    if name is not None:
+        return name in finite
+    if "anyOf" in node:
+        return any(_ends(part, finite) for part in node["anyOf"])
+    if node.get("type") == "object":
+        properties, rest = node.get("properties", {}), node.get("additionalProperties", True)
+        return all(_ends(properties.get(name, rest), finite) for name in node.get("required", ()))
+    if node.get("type") == "array":
+        return all(_ends(part, finite) for part in _required_items(node))
+    return True
+
+
+def _required_items(node: Schema) -> list[Node]:
+    least: int = node.get("minItems", 0)
+    prefix: list[Node] = node.get("prefixItems", [])
+    return prefix[:least] + ([node.get("items", True)] if least > len(prefix) else [])
+
+
+def with_references(node: Node, replace: Callable[[str], Node]) -> Node:
+    """A copy of the node with each reference replaced by `replace(name of its definition)`."""
+    if not isinstance(node, dict):
+        return node
+    name = name_of(node)
+    if name is not None:
+        return replace(name)
+    return mapped(node, lambda part: with_references(part, replace))

@@ -74,3 +74,8 @@ def _formats(schema: Node, param: str) -> Iterator[str]:
         kinds = node.get("type", "string")
         if "format" in node and node["format"] not in KNOWN_FORMATS and "string" in kinds:
             yield f"{path}.format"
+
+
+def literal(text: str) -> str:
+    r"""An expression that matches only this text. All but ASCII letters and digits is written as `\x{…}`."""
+    return "".join(one if one.isascii() and one.isalnum() else f"\\x{{{ord(one):x}}}" for one in text)

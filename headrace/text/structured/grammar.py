@@ -17,8 +17,8 @@ from llguidance.gbnf_to_lark import gbnf_to_lark
 from numpy.typing import NDArray
 
 from headrace.errors import BadRequest
-from headrace.text.literals import literal
-from headrace.text.structured.narrowing import ALL
+from headrace.text.structured.formats import literal
+from headrace.text.structured.keywords import ALL_NARROWINGS
 from headrace.text.structured.patterns import readable
 from headrace.text.structured.schema import LIMITS, json_grammar, measure
 from headrace.types import Format
@@ -127,7 +127,7 @@ class Grammars:
         self._compiled: OrderedDict[str, _Compiled] = OrderedDict()
         self._lock = threading.Lock()
 
-    def compile(self, format: Format, allowed: frozenset[str] = ALL) -> Constraint:
+    def compile(self, format: Format, allowed: frozenset[str] = ALL_NARROWINGS) -> Constraint:
         """Create a constraint. `allowed`: names of narrowings. Raises BadRequest; for schemas InvalidSchema,
         UnsupportedSchema.
         """
@@ -212,7 +212,7 @@ def _source(format: Format, allowed: frozenset[str]) -> str:
     return LLMatcher.grammar_from_lark(lark_source(format, allowed))
 
 
-def lark_source(format: Format, allowed: frozenset[str] = ALL) -> str:
+def lark_source(format: Format, allowed: frozenset[str] = ALL_NARROWINGS) -> str:
     """The format as a Lark grammar. `allowed`: names of narrowings. Raises BadRequest."""
     value, param = format.value, format.param
     if format.kind.startswith("json"):

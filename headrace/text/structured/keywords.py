@@ -1,9 +1,13 @@
-"""JSON Schema's keywords: which contain subschemas, and translating older drafts to 2020-12."""
+"""JSON Schema's keywords: which contain subschemas, and translating older drafts to 2020-12; the errors of
+schemas; and where fewer texts can be generated than a schema allows.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from typing import Any
+
+from headrace.errors import BadRequest, bounded
 
 Node = Any  # a JSON schema: an object or a boolean
 Schema = dict[str, Any]
@@ -31,6 +35,27 @@ RESTRICTIONS = frozenset({
 EXPRESSED = {
     "if", "then", "else", "dependentRequired", "dependentSchemas", "dependencies", "additionalItems",
 }  # fmt: skip
+MAX_REASON = 300  # characters of an error
+
+# The places where fewer texts can be generated than a schema allows. No text outside the schema is ever among
+# them. A request switches narrowings off by naming those that it allows (`schema_narrowing`); a schema that
+# needs another one is then refused, but for closed_objects, without which objects simply stay open.
+NARROWINGS = {
+    "closed_objects": "Members that an object does not list, where it says nothing about others. A model "
+    "that may invent members often does not stop.",
+    "unique_items": "With `uniqueItems`: other orders of an enumeration of more than 4 values, and more than "
+    "one item of other values.",
+    "contains_first": "With `contains`: answers in which the required items do not come first.",
+    "one_of": "With overlapping `oneOf`, `not` and `if`: all but the simplest ways to avoid a schema, such "
+    "as omitting a member that it requires.",
+    "combinations": "All but the first 64 combinations of many alternatives (`allOf` of `anyOf`, …).",
+    "options": "Alternatives of `anyOf` or `oneOf` that cannot be enforced.",
+    "member_names": "Names for which overlapping `patternProperties`, or `propertyNames`, cannot be "
+    "enforced.",
+    "member_count": "With `minProperties` above the number of required members: answers without the first "
+    "optional ones; with `maxProperties`: answers with the last optional ones.",
+}
+ALL_NARROWINGS = frozenset(NARROWINGS)
 
 
 def subschemas(node: Node) -> Iterator[tuple[str, Node]]:
@@ -115,3 +140,23 @@ def _dependent(schema: Schema) -> Iterator[list[Node]]:
             demands.setdefault(name, []).append({"required": value} if isinstance(value, list) else value)
     for name, parts in demands.items():
         yield [{"required": [name], "allOf": parts}, {"properties": {name: False}}]
+
+
+class InvalidSchema(BadRequest):
+    """The schema is not a JSON schema, or no value satisfies it."""
+
+    code = "invalid_schema"
+
+
+class UnsupportedSchema(BadRequest):
+    """A part of the schema cannot be enforced."""
+
+    code = "unsupported_schema"
+
+
+def invalid(path: str, reason: str) -> InvalidSchema:
+    return InvalidSchema(f"{path}: {bounded(reason, MAX_REASON)}", param=path)
+
+
+def unsupported(path: str, reason: str) -> UnsupportedSchema:
+    return UnsupportedSchema(f"{path}: {bounded(reason, MAX_REASON)}", param=path)

@@ -11,11 +11,9 @@ from llguidance import LLMatcher
 from headrace.text.structured import patterns
 from headrace.text.structured.alternative import Alternative, found_in, once
 from headrace.text.structured.document import State
-from headrace.text.structured.faults import UnsupportedSchema, unsupported
-from headrace.text.structured.keywords import Node, Schema
+from headrace.text.structured.keywords import Node, Schema, UnsupportedSchema, unsupported
 from headrace.text.structured.solver import Solver
-from headrace.text.structured.strings import Strings, other_than
-from headrace.text.structured.values import MAX_SIZES, check_values
+from headrace.text.structured.values import MAX_SIZES, Strings, check_values, other_than
 
 EVERY_NAME = ("", ".*", "^", "^.*", ".*$", "$")  # expressions that match all names
 # They match all names but the empty one and those with line ends, about which JavaScript and Python disagree:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from llguidance import LLMatcher
 
 from headrace.errors import bounded
-from headrace.text.literals import literal
+from headrace.text.structured.formats import literal
 
 MAX_WORD = 60  # characters of an excluded text: each is a nested group
 

@@ -1,5 +1,5 @@
-"""Compiles JSON schemas for `llguidance`, which enforces some keywords only in part: they are validated,
-solved, and written again in a form that it enforces exactly.
+"""Measures JSON schemas, and compiles them for `llguidance`, which enforces some keywords only in part: they
+are validated, solved, and written again in a form that it enforces exactly.
 
 measure → validate against the metaschema → solve → emit → cut what has no finite value → let llguidance
 compile
@@ -8,18 +8,25 @@ compile
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Iterator
+from typing import Any
 
 from llguidance import LLMatcher, LLParserLimits
 
 from headrace.text.structured.document import Document
-from headrace.text.structured.emission import ROOT, Emission
-from headrace.text.structured.faults import InvalidSchema, UnsupportedSchema, invalid, unsupported
-from headrace.text.structured.keywords import Node, subschemas
-from headrace.text.structured.limits import measure
-from headrace.text.structured.narrowing import ALL
+from headrace.text.structured.emission import PREFIX, ROOT, Emission, cut, name_of, with_references
+from headrace.text.structured.keywords import (
+    ALL_NARROWINGS,
+    InvalidSchema,
+    Node,
+    UnsupportedSchema,
+    invalid,
+    subschemas,
+    unsupported,
+)
 from headrace.text.structured.patterns import readable
 from headrace.text.structured.solver import Solver
-from headrace.text.structured.unsatisfiable import PREFIX, cut, name_of, with_references
 
 __all__ = ["InvalidSchema", "UnsupportedSchema", "json_grammar", "measure"]
 
@@ -39,9 +46,52 @@ STYLE = {
 # Parts of llguidance's errors where it cannot apply patternProperties to a listed member.
 INTERSECTIONS = ("circular references", "intersection stack")
 MAX_CUTS = 4  # how often unsatisfiable definitions are removed
+# Limits for the size of schemas. They are checked first, without recursion.
+MAX_DEPTH = 100  # of nested arrays and objects
+MAX_VALUES, MAX_OBJECTS, MAX_CHARACTERS = 50_000, 4_000, 2_000_000  # these take a second or two
 
 
-def json_grammar(schema: object, param: str, allowed: frozenset[str] = ALL) -> str:
+def measure(schema: object, param: str) -> None:
+    """Raise UnsupportedSchema beyond the limits, InvalidSchema for values that are not JSON."""
+    level, values, objects, characters = [schema], 0, 0, 0
+    for _ in range(MAX_DEPTH):
+        values += len(level)
+        objects += sum(isinstance(value, dict) for value in level)
+        if values <= MAX_VALUES and objects <= MAX_OBJECTS:
+            characters += sum(_length(value, param) for value in level)
+        if values > MAX_VALUES or objects > MAX_OBJECTS or characters > MAX_CHARACTERS:
+            limits = f"{MAX_VALUES} values, {MAX_OBJECTS} objects or {MAX_CHARACTERS} bytes of text"
+            raise unsupported(param, f"larger than {limits}")
+        level = [item for value in level for item in _items(value)]
+        if not level:
+            return
+    raise unsupported(param, f"nested deeper than {MAX_DEPTH} levels")
+
+
+def _length(value: object, param: str) -> int:
+    """The bytes of a string, or of an object's names. Raises InvalidSchema for values that are not JSON."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise invalid(param, f"{value} is no JSON number")
+    try:
+        return sum(len(text.encode()) for text in _texts(value))
+    except UnicodeEncodeError as exc:
+        raise invalid(param, "a lone surrogate is no character") from exc
+
+
+def _texts(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        yield from value
+
+
+def _items(value: object) -> list[Any]:
+    if isinstance(value, dict):
+        return list(value.values())
+    return value if isinstance(value, list) else []
+
+
+def json_grammar(schema: object, param: str, allowed: frozenset[str] = ALL_NARROWINGS) -> str:
     """The schema for llguidance as JSON text: a grammar by itself, or the operand of %json in a Lark grammar.
     `allowed`: names of narrowings. Raises InvalidSchema or UnsupportedSchema, with the path of the keyword at
     fault as `param`.

@@ -1,6 +1,6 @@
 """Solves states. A state is a list of subschemas that one value must, or must not, satisfy; its solution is a
 list of alternatives without any choice (its disjunctive normal form). Each alternative accepts only values of
-the state; together they may accept fewer than all of them (see narrowing.py).
+the state; together they may accept fewer than all of them (`NARROWINGS` in keywords.py).
 """
 
 from __future__ import annotations
@@ -9,12 +9,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from headrace.text.structured.alternative import EXCLUDED, NAMING, Alternative, canonical
+from headrace.text.structured.alternative import EXCLUDED, EXPRESSION, KINDS, NAMING, Alternative, canonical
 from headrace.text.structured.document import Document, Part, State, Term
-from headrace.text.structured.faults import UnsupportedSchema, unsupported
-from headrace.text.structured.keywords import Node
-from headrace.text.structured.narrowing import ALL
-from headrace.text.structured.negation import PARTIAL, opposites
+from headrace.text.structured.keywords import ALL_NARROWINGS, Node, Schema, UnsupportedSchema, unsupported
+from headrace.text.structured.patterns import avoiding
 
 MAX_ALTERNATIVES = 64  # of one state
 MAX_STEPS = 15_000  # subschemas applied in total: about a second
@@ -23,6 +21,21 @@ REFERENCES = ("$ref", "$recursiveRef", "$dynamicRef")
 REFUSED = ("extends", "disallow", "divisibleBy")
 ANNOTATIONS = {"$schema", "$id", "id", "$defs", "definitions", "title", "description", "default", "examples"}
 NOT_OWN = {"$ref", "allOf", "anyOf", "oneOf", "enum", "const", EXCLUDED, "$comment"} | ANNOTATIONS
+
+# bound → (type of values, the bound that excludes it, difference)
+_OPPOSITES = {
+    "minimum": ("number", "exclusiveMaximum", 0), "exclusiveMinimum": ("number", "maximum", 0),
+    "maximum": ("number", "exclusiveMinimum", 0), "exclusiveMaximum": ("number", "minimum", 0),
+    "minLength": ("string", "maxLength", -1), "maxLength": ("string", "minLength", 1),
+    "minItems": ("array", "maxItems", -1), "maxItems": ("array", "minItems", 1),
+    "minProperties": ("object", "maxProperties", -1), "maxProperties": ("object", "minProperties", 1),
+}  # fmt: skip
+# Keywords of which some violations are not written.
+PARTIAL = {
+    "const", "pattern", "format", "multipleOf", "uniqueItems", "items", "unevaluatedItems", "contains",
+    "minContains", "maxContains", "patternProperties", "additionalProperties", "unevaluatedProperties",
+    "propertyNames", "oneOf",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +53,7 @@ class Solver:
     UnsupportedSchema.
     """
 
-    def __init__(self, document: Document, allowed: frozenset[str] = ALL) -> None:
+    def __init__(self, document: Document, allowed: frozenset[str] = ALL_NARROWINGS) -> None:
         self.document, self._allowed = document, allowed
         self._known: dict[State, list[Alternative]] = {}
         self._solving: list[State] = []  # those that are being solved, the innermost last
@@ -284,3 +297,45 @@ def _literals(term: Term) -> set[str] | None:
     part, holds = term
     has_values = holds and isinstance(part.words, dict) and "enum" in part.words
     return set(map(canonical, part.words["enum"])) if has_values else None
+
+
+def opposites(words: Schema) -> Iterator[Schema]:
+    """Yield the alternatives to a schema of `keywords.modern`, the simplest first; `{"not": S}` in them is S
+    negated.
+    """
+    for name in words.get("required", ()):
+        yield {"type": "object", "properties": {name: False}}
+    yield from _other_values(words)
+    yield from _with_a_wrong_part(words)
+    for part in words.get("allOf", ()):
+        yield {"not": part}
+    for keyword in ("anyOf", "oneOf"):
+        if keyword in words:
+            yield {"allOf": [{"not": part} for part in words[keyword]]}
+    if "not" in words:
+        yield {"allOf": [words["not"]]}
+
+
+def _other_values(words: Schema) -> Iterator[Schema]:
+    named = words.get("type", list(KINDS))
+    others = [kind for kind in KINDS if kind not in named and not (kind == "number" and "integer" in named)]
+    if others:
+        yield {"type": others}
+    if "enum" in words:
+        yield {EXCLUDED: words["enum"]}
+    for name, (kind, opposite, step) in _OPPOSITES.items():
+        if name in words and not (opposite.startswith("max") and step and words[name] + step < 0):
+            yield {"type": kind, opposite: words[name] + step}
+    expression = avoiding(words["pattern"]) if "pattern" in words else None
+    if expression is not None:
+        yield {"type": "string", EXPRESSION: expression}
+
+
+def _with_a_wrong_part(words: Schema) -> Iterator[Schema]:
+    for name, part in words.get("properties", {}).items():
+        yield {"type": "object", "required": [name], "properties": {name: {"not": part}}}
+    parts: list[Node] = [*words.get("prefixItems", ()), *([words["items"]] if "items" in words else [])]
+    for index, part in enumerate(parts):
+        yield {"type": "array", "minItems": index + 1, "prefixItems": [*[True] * index, {"not": part}]}
+    if "contains" in words and words.get("minContains", 1) > 0:
+        yield {"type": "array", "items": {"not": words["contains"]}}

@@ -1,19 +1,29 @@
-"""Writes literal values and sizes for llguidance."""
+"""Writes numbers, strings, literal values and sizes for llguidance."""
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
+from collections.abc import Iterator
+from fractions import Fraction
 from typing import Any
 
-from headrace.text.structured.alternative import SIZES, Alternative
-from headrace.text.structured.faults import unsupported
-from headrace.text.structured.keywords import Schema
-from headrace.text.structured.numbers import MAX_EXACT
+from headrace.text.structured import patterns
+from headrace.text.structured.alternative import EXPRESSION, SIZES, Alternative, Side
+from headrace.text.structured.formats import FORMATS, LIBRARY_FORMATS
+from headrace.text.structured.keywords import Schema, invalid, unsupported
 
 # Higher upper bounds are lowered to these, higher lower bounds refused.
 MAX_SIZES = {"string": 1_000_000, "array": 1_000, "object": 1_000}
 _CONTROL = re.compile(r"[\x00-\x07\x0b\x0e-\x1f\x7f]")
+MAX_EXACT = 2**53  # beyond it neighbouring integers are the same float
+MAX_MULTIPLE = 2**16
+FRACTIONS = (0.5, 0.25, 0.125)  # exact floats, whose multiples validators recognise
+# (magnitude, smallest step below it): 15 digits, which a float keeps, then integers.
+TIERS = ((10**6, 1e-9), (10**12, 1e-3), (MAX_EXACT, 1))
+MAX_PATTERN, MAX_PATTERNS = 4_000, 50_000  # characters of one and of all: compiling takes quadratic time
+MAX_TOGETHER = 12  # expressions for one string: looking for a text of all takes exponential time
 
 
 def one_of(values: list[Any], path: str) -> Schema:
@@ -44,3 +54,141 @@ def check_values(value: object, path: str) -> None:
         raise unsupported(path, f"{value!r} has a control character that has no short escape in JSON")
     elif isinstance(value, int) and abs(value) > MAX_EXACT:
         raise unsupported(path, f"{value!r} is beyond ±2^53, where floats are not exact")
+
+
+def number_nodes(one: Alternative, excluded: list[float]) -> list[Schema]:
+    """The nodes of the intervals between excluded numbers. Raises UnsupportedSchema, InvalidSchema."""
+    found: list[Schema] = []
+    for low, high in itertools.pairwise([None, *sorted(set(excluded)), None]):
+        words = ({"exclusiveMinimum": low} if low is not None else {}) | (
+            {"exclusiveMaximum": high} if high is not None else {}
+        )
+        piece = one.narrowed(words)
+        found += _interval(piece) if "number" in piece.kinds else []
+    return found
+
+
+def _interval(one: Alternative) -> list[Schema]:
+    low, high = one.interval()
+    if low[0] > MAX_EXACT or high[0] < -MAX_EXACT:
+        name = "minimum" if low[0] > MAX_EXACT else "maximum"
+        raise unsupported(f"{one.path}.{name}", "beyond ±2^53, where floats are not exact")
+    steps = [_multiple(step, path) for step, path in one.located("multipleOf")]
+    whole = [step for step in steps if isinstance(step, int)]
+    if one.is_integer or whole:
+        return _whole(low, high, math.lcm(*whole), one.path)
+    tiers = [(MAX_EXACT, max(steps))] if steps else TIERS
+    return [node for most, step in tiers for node in _between(low, high, most, step)]
+
+
+def _whole(low: Side, high: Side, step: int, path: str) -> list[Schema]:
+    """The node of the whole multiples of `step` between the bounds."""
+    if step >= MAX_MULTIPLE:
+        raise unsupported(path, f"multipleOf: {step} is {MAX_MULTIPLE} or more")
+    least, most = max(low, (-MAX_EXACT, False)), min(high, (MAX_EXACT, False))
+    first = math.floor(least[0]) + 1 if least[1] else math.ceil(least[0])
+    last = math.ceil(most[0]) - 1 if most[1] else math.floor(most[0])
+    first, last = -(-first // step) * step, last // step * step
+    if first > last:
+        return []
+    return [
+        {"type": "integer", "minimum": first, "maximum": last} | ({"multipleOf": step} if step > 1 else {})
+    ]
+
+
+def _between(low: Side, high: Side, most: int, step: float) -> Iterator[Schema]:
+    """Yield the node of the multiples of `step` within the bounds and of magnitude `most` or less."""
+    if step == 1:
+        yield from _whole(low, high, 1, "")
+    elif low[0] <= most and high[0] >= -most:
+        low, high = max(low, (-most, False)), min(high, (most, False))
+        yield {
+            "type": "number",
+            "exclusiveMinimum" if low[1] else "minimum": _plain(low[0]),
+            "exclusiveMaximum" if high[1] else "maximum": _plain(high[0]),
+            "multipleOf": step,
+        }
+
+
+def _plain(value: float) -> float:
+    """Whole floats as integers: 5.0 as 5."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _multiple(value: float, path: str) -> float:
+    """A multiple of the value whose multiples validators recognise in binary floating point. Raises
+    InvalidSchema, UnsupportedSchema.
+    """
+    exact = Fraction(str(value))
+    if exact <= 0:
+        raise invalid(path, f"{value!r} is not more than 0")
+    for step in (*reversed(FRACTIONS), exact.numerator):
+        if (Fraction(step) / exact).denominator == 1 and step < MAX_MULTIPLE:
+            return step
+    raise unsupported(path, f"{value!r} has no multiples of which computers are certain")
+
+
+class Strings:
+    """Writes the strings of one schema."""
+
+    def __init__(self) -> None:
+        self._num_characters = 0  # of patterns
+
+    def node(self, one: Alternative, excluded: list[str]) -> Schema:
+        """The node of an alternative's strings. Raises UnsupportedSchema."""
+        result: Schema = {"type": "string", **sizes(one, "string")}
+        found = one.every(EXPRESSION)
+        for pattern, path in dict(reversed(one.located("pattern"))).items():
+            found += self.translated(pattern, path)
+        for name, path in one.located("format"):
+            found += FORMATS.get(name, ())
+            own = LIBRARY_FORMATS.get(name)
+            if own and result.setdefault("format", own) != own:
+                raise unsupported(path, f"both {own!r} and {result['format']!r}")
+        if excluded:
+            found.append(other_than(excluded, one.path))
+        found = list(dict.fromkeys(found))
+        if len(found) > MAX_TOGETHER:
+            raise unsupported(one.path, f"more than {MAX_TOGETHER} expressions for one string")
+        if found:
+            result["pattern"] = found[0]
+        if len(found) > 1:
+            result["allOf"] = [{"pattern": pattern} for pattern in found[1:]]
+        return result
+
+    def translated(self, pattern: str, path: str) -> list[str]:
+        """Translate a pattern to expressions that must all be found. Raises UnsupportedSchema."""
+        self._num_characters += len(pattern)
+        if len(pattern) > MAX_PATTERN or self._num_characters > MAX_PATTERNS:
+            limits = f"{MAX_PATTERN} characters, or {MAX_PATTERNS} together with others"
+            raise unsupported(path, f"an expression longer than {limits}")
+        try:
+            found = patterns.translated(pattern)
+        except patterns.Untranslatable as exc:
+            raise unsupported(path, f"{pattern[:100]!r}: {exc}") from exc
+        for reason in filter(None, map(patterns.problem, found)):
+            raise unsupported(path, f"{pattern[:100]!r}: {reason}")
+        return found
+
+    def name_pattern(self, names: Alternative, path: str) -> str:
+        """An expression for names; "": all. Raises UnsupportedSchema."""
+        node = self.node(names, names.excluded("string"))
+        if "format" in node or "allOf" in node:
+            raise unsupported(path, "names that must satisfy several conditions")
+        least, most = node.get("minLength", 0), node.get("maxLength")
+        if (least, most) == (0, None):
+            return str(node.get("pattern", ""))
+        if "pattern" not in node:
+            return f"^(?s:.){{{least},{'' if most is None else min(most, 1000)}}}$"
+        found = patterns.sized(node["pattern"], least, most)
+        if found is None:
+            raise unsupported(path, "a pattern and a length")
+        return found
+
+
+def other_than(others: list[str], path: str) -> str:
+    """An expression for all texts other than these. Raises UnsupportedSchema."""
+    try:
+        return patterns.other_than(others)
+    except patterns.Untranslatable as exc:
+        raise unsupported(path, str(exc)) from exc

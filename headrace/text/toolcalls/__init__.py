@@ -1,9 +1,8 @@
 """Tool calls as models write them: instructions, the grammar that enforces a format, and the parser."""
 
-from headrace.text.toolcalls.formats import FORMATS, ToolFormat, detect, own_format
-from headrace.text.toolcalls.lark import call_grammar
+from headrace.text.toolcalls.call_reader import CallArguments, CallBegin, CallEnd, Part, Text
+from headrace.text.toolcalls.formats import FORMATS, ToolFormat, call_grammar, detect, own_format
 from headrace.text.toolcalls.parser import Parser
-from headrace.text.toolcalls.parts import CallArguments, CallBegin, CallEnd, Part, Text
 from headrace.types import Tool
 
 __all__ = [

@@ -10,9 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from headrace.text.stops import overlap
+from headrace.text.toolcalls.call_reader import (
+    WHITESPACE,
+    CallArguments,
+    CallEnd,
+    CallReader,
+    MalformedCall,
+    Part,
+    Text,
+    merged,
+)
 from headrace.text.toolcalls.formats import BEFORE, ToolFormat
-from headrace.text.toolcalls.objects import CallReader, MalformedCall
-from headrace.text.toolcalls.parts import WHITESPACE, CallArguments, CallEnd, Part, Text, merged
 from headrace.types import Tool
 
 _MAX_HEADER = 200  # characters between the trigger and the tag

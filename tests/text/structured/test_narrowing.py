@@ -11,7 +11,7 @@ import pytest
 
 from headrace.errors import BadRequest
 from headrace.text.structured.grammar import Constraint, Grammars
-from headrace.text.structured.narrowing import ALL, NARROWINGS
+from headrace.text.structured.keywords import ALL_NARROWINGS, NARROWINGS
 from headrace.text.structured.schema import json_grammar
 from headrace.types import Format
 from tests.text.structured.test_grammar import END, SPECIAL, TABLE, encode, takes
@@ -25,11 +25,11 @@ def grammars() -> Grammars:
     return Grammars(TABLE, SPECIAL, [END], encode)
 
 
-def compiled(grammars: Grammars, schema: Any, allowed: frozenset[str] = ALL) -> Constraint:
+def compiled(grammars: Grammars, schema: Any, allowed: frozenset[str] = ALL_NARROWINGS) -> Constraint:
     return grammars.compile(Format("json_schema", schema, "schema"), allowed)
 
 
-def writes(grammars: Grammars, schema: Any, value: Any, allowed: frozenset[str] = ALL) -> bool:
+def writes(grammars: Grammars, schema: Any, value: Any, allowed: frozenset[str] = ALL_NARROWINGS) -> bool:
     return takes(compiled(grammars, schema, allowed), json.dumps(value, ensure_ascii=False))
 
 
@@ -50,7 +50,7 @@ def test_objects_that_list_their_members_get_no_others_unless_they_are_to_stay_o
 ) -> None:
     assert writes(grammars, schema, closed)
     assert not writes(grammars, schema, more)
-    assert writes(grammars, schema, more, ALL - {"closed_objects"})
+    assert writes(grammars, schema, more, ALL_NARROWINGS - {"closed_objects"})
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ NEEDED = {
 def test_a_schema_that_needs_a_narrowing_is_refused_where_it_is_not_allowed(name: str) -> None:
     json_grammar(NEEDED[name], "schema", frozenset({name, "closed_objects"}))
     with pytest.raises(BadRequest) as caught:
-        json_grammar(NEEDED[name], "schema", ALL - {name})
+        json_grammar(NEEDED[name], "schema", ALL_NARROWINGS - {name})
     assert (caught.value.param or "").startswith("schema")
 
 

@@ -17,7 +17,7 @@ from headrace.errors import BadRequest
 from headrace.models.catalog import Model
 from headrace.text.structured.formats import KNOWN_FORMATS
 from headrace.text.structured.grammar import Constraint, Grammars
-from headrace.text.structured.narrowing import NARROWINGS
+from headrace.text.structured.keywords import NARROWINGS
 from headrace.text.structured.schema import json_grammar
 from headrace.text.structured.solver import REFUSED as REFUSED_KEYWORDS
 from headrace.text.tokenizer import Tokenizer

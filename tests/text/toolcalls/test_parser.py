@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.text.toolcalls import FORMATS, CallArguments, CallBegin, CallEnd, Parser, Part, Text, ToolFormat
-from headrace.text.toolcalls.parts import merged
+from headrace.text.toolcalls.call_reader import merged
 from headrace.types import Tool
 from tests.text.toolcalls.calls import EVERY, OSLO, TOOLS, written
 

@@ -1,24 +1,66 @@
 """Reads one call character by character: a JSON object that names a tool, or only the arguments where the
-tool is known.
+tool is known. The parts of an answer that the parser emits.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Callable, Collection, Generator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping
+from dataclasses import dataclass
 from typing import TypeVar
-
-from headrace.text.toolcalls.parts import WHITESPACE, CallArguments, CallBegin, CallEnd, Part
 
 T = TypeVar("T")
 Reading = Generator[None, str, T]  # receives one character with each `send`
 
+WHITESPACE = " \t\r\n"  # JSON's
 _PLAIN = frozenset("0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ+-._")
 _STRUCTURE = _PLAIN | frozenset(WHITESPACE + '{}[],:"')
 _ESCAPES = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
 
 ARGUMENTS = ("arguments", "parameters", "args", "input")  # names of the member with a call's arguments
 FIRST = ("name", "type", "function", *ARGUMENTS[:2])  # members that a bare call begins with
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """Text of the answer."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class CallBegin:
+    """The model calls the tool of this name. Its CallArguments and one CallEnd follow."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class CallArguments:
+    """A piece of the JSON text of the call's arguments."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class CallEnd:
+    """The end of the call, or of an answer that was cut off within it."""
+
+
+Part = Text | CallBegin | CallArguments | CallEnd
+
+
+def merged(parts: Iterable[Part]) -> list[Part]:
+    """Join neighbouring parts of one kind, and drop empty ones."""
+    result: list[Part] = []
+    for kind, group in itertools.groupby(parts, type):
+        if kind is Text or kind is CallArguments:
+            joined = "".join(part.text for part in group if isinstance(part, Text | CallArguments))
+            result += [kind(joined)] if joined else []
+        else:
+            result += group
+    return result
 
 
 class MalformedCall(Exception):
