@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from headrace.json_pieces import COMPACT, LONG, USUAL, dumps, pieces
@@ -20,6 +20,8 @@ JSON = st.recursive(
 )
 
 
+# a busy machine makes no test fail
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(JSON, st.sampled_from([USUAL, COMPACT]), st.integers(1, 5), st.booleans(), st.booleans())
 def test_pieces_join_to_the_encoders_output(
     value: Any, separators: tuple[str, str], long: int, ensure_ascii: bool, sort_keys: bool
