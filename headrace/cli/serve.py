@@ -31,11 +31,9 @@ from headrace.free_memory import limit_free_memory
 from headrace.models.model import GGUFModel
 from headrace.models.references import DEFAULT_EMBEDDER
 from headrace.pool import Entry
-from headrace.server.connections import Checked, Connections, Limits
-from headrace.server.descriptors import connections_within, raise_limit
+from headrace.server.connections import Checked, Connections, Limits, connections_within, raise_limit
 from headrace.server.http import HTTPConnection
-from headrace.server.secure import MAX_HANDSHAKES, SecureServer
-from headrace.server.tls import Certificate
+from headrace.server.tls import MAX_HANDSHAKES, Certificate, SecureServer
 from headrace.server.websockets import WebSocketConnection
 
 if TYPE_CHECKING:

@@ -41,14 +41,14 @@ def show(name: str, config: Config) -> int:
 
 def _found(name: str, config: Config) -> Model | GGUFModel:
     """A model of the cache by its name, else a path. Nothing is fetched."""
-    from headrace.models import gguf, ir
+    from headrace.models import gguf, published
 
     model = Cache(config.paths.cache).find(name)
     if model is not None:
         return model
     reference = parse(name)
     if isinstance(reference.source, FolderSource):
-        return ir.describe(reference.source.path, name=reference.name, reference=reference.text)
+        return published.describe_ir(reference.source.path, name=reference.name, reference=reference.text)
     if isinstance(reference.source, FileSource):
         return GGUFModel(reference.name, reference.source.path, gguf.header(reference.source.path))
     raise ModelError(f"{name} is not on this machine yet; headrace pull {name} fetches it")

@@ -18,7 +18,7 @@ from typing import TypeVar
 
 from headrace.config import install_command
 from headrace.errors import HeadraceError, ModelError, UnsupportedModel
-from headrace.models import checkpoint, encoders, ir, references, sentences, wheel
+from headrace.models import checkpoint, published, references, sentences, wheel
 from headrace.models.cache import Cache
 from headrace.models.model import (
     CONFIG,
@@ -117,7 +117,7 @@ def _convert_checkpoint(folder: Path, files: list[Path], built: Path, progress: 
 
 
 def _describe(folder: Path, target: Reference) -> Model:
-    describe = checkpoint.describe if checkpoint.is_checkpoint(folder) else ir.describe
+    describe = checkpoint.describe if checkpoint.is_checkpoint(folder) else published.describe_ir
     return describe(folder, name=target.name, reference=target.text)
 
 
@@ -155,7 +155,7 @@ def _build(target: Reference, cache: Cache, stamp: Stamp | None, progress: Progr
             return _describe(source, target)  # in the hub's own cache
         built = source if source.is_dir() else staging / "model"
         if target.embedding is not None:
-            described = encoders.describe(source, target, target.embedding)
+            described = published.describe_encoder(source, target, target.embedding)
         elif source.is_dir():
             described = _describe(source, target)
         else:

@@ -21,7 +21,7 @@ from openvino import opset13 as ops
 from openvino.op.util import Variable, VariableInfo
 
 from headrace.models import weights
-from headrace.models.decoder import Decoder
+from headrace.models.hyperparameters import Decoder
 
 WINDOWS = ("headrace", "windows")  # the graph's property: each layer's window, separated by commas
 MASKED = -65504.0  # the least float16: scores that become 0 after softmax

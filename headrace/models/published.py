@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
+from headrace.encoder_types import Embedding
 from headrace.errors import ModelError
-from headrace.models.model import CONFIG, GENERATION, TOKENIZER, Model, read_template, size_of
+from headrace.models.model import (
+    CONFIG,
+    GENERATION,
+    GRAPH,
+    ONNX,
+    TOKENIZER,
+    WEIGHTS,
+    Model,
+    read_template,
+    size_of,
+)
+from headrace.models.references import Reference
 
 SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 SPECIAL = "tokenizer_config.json"
@@ -22,6 +35,13 @@ LENGTHS = (
 )
 
 Json = dict[str, object]
+
+NEEDED = {
+    GRAPH: "run `optimum-cli export openvino --model ORG/REPO FOLDER`; nor has it any *.safetensors",
+    WEIGHTS: f"it belongs beside {GRAPH}: copy it from where that came from",
+    TOKENIZER: "copy it from the original model, or let transformers' `save_pretrained` write it",
+    CONFIG: "copy it from the original model",
+}
 
 
 def describe(
@@ -140,3 +160,56 @@ def _adds_bos(folder: Path, special: Json) -> bool:
     step = read(folder / TOKENIZER).get("post_processor")
     steps = step.get("processors", [step]) if isinstance(step, dict) else []
     return any("SpecialToken" in step["single"][0] for step in steps if step.get("single"))
+
+
+def describe_ir(folder: Path, *, name: str, reference: str) -> Model:
+    """Describe the model in a folder. Raises ModelError, which names a missing file and how to get it."""
+    for file, remedy in NEEDED.items():
+        if not (folder / file).is_file():
+            raise ModelError(f"{folder} is not a complete IR folder: {file} is missing; {remedy}")
+    return describe(
+        folder,
+        name=name,
+        reference=reference,
+        quantization=_quantization(folder),
+        created=(folder / GRAPH).stat().st_mtime,
+    )
+
+
+def _quantization(folder: Path) -> str | None:
+    found = read(folder / "openvino_config.json").get("quantization_config")
+    bits = found.get("bits") if isinstance(found, dict) else None
+    return f"INT{bits}" if isinstance(bits, int) else None
+
+
+def describe_encoder(folder: Path, reference: Reference, embedding: Embedding) -> Model:
+    """Describe the encoder in a folder. Raises ModelError if a file is missing or its tokenizer is none."""
+    for name in (ONNX, TOKENIZER):
+        if not (folder / name).is_file():
+            raise ModelError(f"{folder} is not a complete embedding model: {name} is missing")
+    return Model(
+        name=reference.name,
+        folder=folder,
+        reference=reference.text,
+        architecture="bert",
+        quantization="INT8",
+        context_length=embedding.max_tokens,
+        vocabulary=_vocabulary(folder / TOKENIZER),
+        bos_token_id=None,
+        eos_token_ids=(),
+        add_bos=False,
+        chat_template=None,
+        sampling={},
+        size_bytes=0,  # counted when the folder is complete
+        created=int(time.time()),
+        gguf=None,
+        embedding=embedding,
+    )
+
+
+def _vocabulary(path: Path) -> int:
+    """The number of entries in a tokenizer's vocabulary. Raises ModelError."""
+    try:
+        return len(json.loads(path.read_text(encoding="utf-8"))["model"]["vocab"])
+    except (OSError, ValueError, KeyError, TypeError) as exc:
+        raise ModelError(f"{path} is not a tokenizer: {str(exc)[:200]}") from exc

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from openvino import opset13 as ops
 
 from headrace.errors import ModelError
-from headrace.models.decoder import Decoder
+from headrace.models.hyperparameters import Decoder
 
 GROUP = 32  # weights per scale
 EMBEDDING = "token_embd.weight"

@@ -1,5 +1,5 @@
-"""The connections of the server: their limits, which idle one is closed when there are too many, and the
-check of their time limits.
+"""The connections of the server: their limits, how many this process can open, which idle one is closed when
+there are too many, and the check of their time limits.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ log = logging.getLogger(__name__)
 RETIRING_S = 3.0  # how long a connection of a process that is replaced may be idle
 SWEEP_S = 1.0  # between two checks of all connections
 LOG_S = 60.0  # between two log lines of the same kind
+
+ENOUGH = 65_536  # more would slow down child processes that close all possible descriptors
+WITHOUT_LIMIT = 8_192  # on systems without such a limit (Windows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,3 +136,27 @@ async def _check(connections: Iterable[Checked]) -> None:
                 connection.check(now)
             except Exception:  # one connection's failure must not stop the checks of the others
                 log.exception("a connection could not be checked")
+
+
+def raise_limit() -> int:
+    """Raise the soft limit of open files and sockets to the hard one, but not beyond ENOUGH. Returns the new
+    limit.
+    """
+    try:
+        import resource
+    except ImportError:
+        return WITHOUT_LIMIT
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = ENOUGH if hard == resource.RLIM_INFINITY else min(hard, ENOUGH)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(ValueError, OSError):  # macOS may refuse its own hard limit
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return ENOUGH if soft == resource.RLIM_INFINITY else soft
+
+
+def connections_within(descriptors: int) -> int:
+    """The number of client connections that fit; a quarter of the descriptors, at least 64, is for the
+    server's own files and connections.
+    """
+    return max(descriptors - max(64, descriptors // 4), 16)

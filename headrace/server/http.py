@@ -16,15 +16,12 @@ from uvicorn.server import ServerState
 from headrace.api.request import HANG_UP
 from headrace.errors import BadRequest, Overloaded, ServerError
 from headrace.gateway.lifetime import End, hung_up, interrupt
-from headrace.server import heads
+from headrace.server import refusals
 from headrace.server.connections import Connections
-from headrace.server.heads import Refused
-from headrace.server.joined import JoinedWrites
-from headrace.server.refusals import HeadTooLarge, TargetTooLong, TooSlow, to_bytes
-from headrace.server.unframed import unframed
-from headrace.server.unread import Unread
+from headrace.server.refusals import HeadTooLarge, Refused, TargetTooLong, TooSlow, to_bytes
 from headrace.server.upgrades import framing, parser_of_body
 from headrace.server.websockets import WebSocketConnection, refused_handshake
+from headrace.server.writing import JoinedWrites, Unread, unframed
 
 # After a refusal the connection stays open for so long and reads what the client still sends: a client whose
 # connection is closed at once may lose the answer.
@@ -209,7 +206,7 @@ class HTTPConnection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         version, method = self.parser.get_http_version(), self.parser.get_method()
-        self.url = heads.checked(version, method, self.url, self.headers)
+        self.url = refusals.checked(version, method, self.url, self.headers)
         self.expect_100_continue = b"expect" in dict(self.headers)
         # a request that is refused up to here has no body yet: nothing of it is to be undone
         self._in_head, self._in_body = False, True

@@ -19,7 +19,7 @@ from headrace.errors import BadRequest
 from headrace.offload import SMALL
 from headrace.server.connections import Connections
 from headrace.server.refusals import HeadTooLarge, TargetTooLong
-from headrace.server.unread import Unread
+from headrace.server.writing import Unread
 from headrace.wire.errors import to_body
 
 access = logging.getLogger("headrace.access")

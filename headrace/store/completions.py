@@ -14,10 +14,10 @@ from headrace.errors import BadRequest, CompletionNotFound
 from headrace.finite import size_up_to
 from headrace.offload import SMALL
 from headrace.store.database import Database, computed
-from headrace.store.garbage import drop_heads
 from headrace.store.hashing import to_json
 from headrace.store.items import append_items, insert_new
 from headrace.store.records import Json, Order, Page, StoredCompletion
+from headrace.store.retention import drop_heads
 from headrace.store.tables import completions, following
 
 ROWS_PER_SCAN = 200  # fetched at once, and filtered by metadata

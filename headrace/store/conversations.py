@@ -29,11 +29,11 @@ from headrace.errors import (
     StoreUnavailable,
 )
 from headrace.store.database import Database
-from headrace.store.garbage import drop_heads
 from headrace.store.hashing import AddressedItem, to_json
 from headrace.store.items import append_items, find_on_path, insert_new, items_between, to_item
 from headrace.store.processes import Processes
 from headrace.store.records import Chain, ConversationLock, Json, Order, Page, StoredConversation, StoredItem
+from headrace.store.retention import drop_heads
 from headrace.store.search import find_conversations, words_of
 from headrace.store.tables import conversations, following
 

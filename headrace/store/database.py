@@ -1,4 +1,6 @@
-"""Runs transactions: retries passing failures, and turns the lasting ones into StoreUnavailable."""
+"""Reads the database's address in the configuration, and runs transactions: retries passing failures, and
+turns the lasting ones into StoreUnavailable.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +10,15 @@ import re
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from sqlalchemy import URL, AdaptedConnection, Connection, text
-from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError
+from sqlalchemy import URL, AdaptedConnection, Connection, make_url, text
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from headrace.config import install_command
 from headrace.errors import ConfigError, HeadraceError, NotFound, StoreUnavailable
 from headrace.offload import SMALL, aside
 from headrace.store.migrations import MIGRATIONS, Migration, migrate
@@ -27,6 +32,8 @@ HEALTHY_S = 1.0  # how long after an answer `check` asks no further
 PASSING = ("40001", "40P01")  # serialization failure, deadlock
 PATHS = re.compile(r"(?<![\w:/])(?:[A-Za-z]:)?[/\\][^\s'\",;)]*")  # of files and sockets
 REFUSED = ("28000", "28P01", "3D000", "42501")  # bad credentials or database name: no retry will help
+
+FILE = "headrace.db"
 
 T = TypeVar("T")
 
@@ -252,3 +259,34 @@ def computed(c: Connection, size: int, work: Callable[[], T]) -> T:
         return work()
     connection = cast(AdaptedConnection, c.connection.dbapi_connection)
     return connection.run_async(lambda _: aside(size, work))
+
+
+def to_url(text: str, data: Path) -> URL:
+    """The URL for SQLAlchemy. `data`: the SQLite file's folder if `text` is empty. Raises ConfigError."""
+    if not text:
+        return URL.create("sqlite", database=str(data.absolute() / FILE))
+    try:
+        url = make_url(text)
+    except (ArgumentError, ValueError) as exc:
+        message = "store.url is no address of a database; write postgresql://… or sqlite:///PATH"
+        raise ConfigError(message) from exc
+    if url.drivername in ("sqlite", "sqlite+aiosqlite", "sqlite+pysqlite"):
+        return _sqlite(url)
+    if url.drivername in ("postgres", "postgresql", "postgresql+asyncpg"):
+        return _postgresql(url)
+    raise ConfigError(f"store.url: {url.drivername}:// is not known; write postgresql://… or sqlite:///PATH")
+
+
+def _sqlite(url: URL) -> URL:
+    if not url.database or url.database == ":memory:" or url.database.startswith("file:"):
+        raise ConfigError("store.url names no file; write sqlite:///PATH (four slashes: an absolute one)")
+    return url.set(drivername="sqlite")
+
+
+def _postgresql(url: URL) -> URL:
+    if find_spec("asyncpg") is None:
+        raise ConfigError(f"store.url: PostgreSQL needs asyncpg: {install_command('postgres')}")
+    query = dict(url.query)
+    if "sslmode" in query:  # libpq's name for it
+        query["ssl"] = query.pop("sslmode")
+    return url.set(drivername="postgresql+asyncpg", query=query)

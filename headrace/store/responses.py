@@ -14,11 +14,11 @@ from headrace.finite import size_up_to
 from headrace.offload import SMALL
 from headrace.store.conversations import row_of_lock, settle
 from headrace.store.database import Database, computed
-from headrace.store.garbage import drop_heads
 from headrace.store.hashing import to_json
 from headrace.store.items import append_items, insert_new, items_between
 from headrace.store.processes import RUNNING, Processes
 from headrace.store.records import ConversationLock, Json, StoredItem, StoredResponse
+from headrace.store.retention import drop_heads
 from headrace.store.tables import events, responses
 
 ResponseRow = Row[tuple[object, ...]]

@@ -22,12 +22,11 @@ if TYPE_CHECKING:  # SQLAlchemy is loaded by `start`, in a thread
     from headrace.store.database import Database
     from headrace.store.housekeeping import Housekeeping
     from headrace.store.items import Items
-    from headrace.store.keys import Keys
+    from headrace.store.keys import Keys, UsageCounts
     from headrace.store.presets import Presets
     from headrace.store.processes import Processes
     from headrace.store.responses import Responses
     from headrace.store.steering import Steering
-    from headrace.store.usage import UsageCounts
 
 log = logging.getLogger(__name__)
 
@@ -59,18 +58,16 @@ class Store:
         error: each request tries again, and raises StoreUnavailable until one succeeds.
         """
         await asyncio.to_thread(import_module, "headrace.store.housekeeping")
-        from headrace.store.address import to_url
         from headrace.store.completions import Completions
         from headrace.store.conversations import Conversations
-        from headrace.store.database import Database
+        from headrace.store.database import Database, to_url
         from headrace.store.housekeeping import Housekeeping
         from headrace.store.items import Items
-        from headrace.store.keys import Keys
+        from headrace.store.keys import Keys, UsageCounts
         from headrace.store.presets import Presets
         from headrace.store.processes import Processes
         from headrace.store.responses import Responses
         from headrace.store.steering import Steering
-        from headrace.store.usage import UsageCounts
 
         self._processes = Processes()
         self._database = Database(to_url(self._config.url, self._data), enter=self._processes.enter)

@@ -192,7 +192,7 @@ usage_batches = Table(
     Column("number", BigInteger, nullable=False),
 )
 
-# Heads that no row names any more, and since when (see garbage.py).
+# Heads that no row names any more, and since when (see retention.py).
 loose = Table(
     "loose", metadata, Column("head", Hash, primary_key=True), Column("since", BigInteger, nullable=False)
 )

@@ -92,7 +92,7 @@ def _shrink_of(step: dict[str, Any], dropped: bytes) -> float:
 
 def _drops_only(expression: str, dropped: bytes) -> bool:
     """Whether the expression is a class of uncounted bytes in GPT-2's alphabet, as
-    headrace.models.pretokenizers writes it.
+    headrace.models.tokenizer writes it.
     """
     found = re.fullmatch(r"\[((?:\\?[^\\\[\]^-])+)\]", expression)
     return found is not None and all(

@@ -36,7 +36,7 @@ _WHOLE = {
 }
 # Expressions that only cut further what another one has cut.
 _PART = {r"\p{N}", r"\p{N}+", r"\p{N}{1,3}", "[0-9][0-9][0-9]", r"[\p{P}$+<=>^~|]+"}
-# headrace.models.pretokenizers subtracts newer characters from classes, or adds them: what to strip before
+# headrace.models.tokenizer subtracts newer characters from classes, or adds them: what to strip before
 # comparing.
 _WITHOUT = re.compile(r"\[(\\p\{[LNP]\})&&\[\^[^\]]*\]\]"), re.compile(r"\[(\[\^[^\]]*\])[^\[\]]*\]")
 

@@ -1,4 +1,4 @@
-"""The turns of /v1/responses: create, read, follow, cancel and delete responses, in any process."""
+"""The turns of /v1/responses: create, read, follow, cancel, delete and compact responses, in any process."""
 
 from __future__ import annotations
 
@@ -8,20 +8,19 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from headrace.errors import BadRequest, Overloaded
+from headrace.collected import Collected, collect
+from headrace.errors import BadRequest, Overloaded, ServerError
 from headrace.features import Uses
 from headrace.gateway.gateway import Gateway
 from headrace.gateway.generation import Generation
+from headrace.gateway.lifetime import Until
 from headrace.store import Order, Page, Store, StoredItem, StoredResponse
-from headrace.turns.compaction import summary
-from headrace.turns.compaction import to_request as to_summary_request
 from headrace.turns.history import UNFINISHED, History, Memory, load_history, run_aside, weight
 from headrace.turns.recorder import ResponseRecorder
-from headrace.turns.replay import replay
 from headrace.turns.runs import Run, Runs
 from headrace.turns.truncation import CarriedItems, check_fits, start_fitted
-from headrace.types import GenerateRequest, ModelInfo
-from headrace.wire.items import Item, new_id, references, resolved, to_items
+from headrace.types import Conversation, GenerateRequest, Message, ModelInfo, Sampling
+from headrace.wire.items import Item, new_id, references, resolved, to_items, to_messages
 from headrace.wire.responses.body import (
     CompactBody,
     HistoryBody,
@@ -34,10 +33,19 @@ from headrace.wire.responses.body import (
 )
 from headrace.wire.responses.object import begin, compacted, restored
 from headrace.wire.responses.schemas import CompactedResponse, ResponseObject
-from headrace.wire.responses.stream import ResponseEvents
+from headrace.wire.responses.stream import ResponseEvents, is_last, last_event
 
 CANCEL_S = 5.0  # how long another process may take to cancel a response
 POLL_S = 0.2
+REPLAY_POLL_S = 0.5
+
+# What a model is told that compacts a conversation: its summary replaces the conversation.
+SUMMARY_PROMPT = (
+    "Summarise our conversation so far, so that somebody who has only your summary can go on with it. Keep "
+    "names, numbers, decisions, open questions, what was asked of you and what tools found. Write nothing "
+    "but the summary."
+)
+LEAST_SUMMARY, MOST_SUMMARY = 128, 2048  # tokens of a summary; small models do not always stop by themselves
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,3 +279,52 @@ def _check_streamed(is_streamed: bool) -> None:
 def _check_background(is_background: bool) -> None:
     if not is_background:
         raise BadRequest("Cannot cancel a synchronous response.")
+
+
+def to_summary_request(model: str, instructions: str | None, items: Sequence[Item]) -> GenerateRequest:
+    """A request for a summary of `items`. Raises BadRequest."""
+    system = (Message("system", instructions),) if instructions else ()
+    messages = (*system, *to_messages(items), Message("user", SUMMARY_PROMPT))
+    return GenerateRequest(model, Conversation(messages), Sampling(max_tokens=_limit(messages)))
+
+
+def _limit(messages: Sequence[Message]) -> int:
+    """The most tokens of a summary: about as many as the messages have (four characters a token)."""
+    return min(MOST_SUMMARY, max(LEAST_SUMMARY, sum(len(message.text) for message in messages) // 4))
+
+
+async def summary(generation: Generation) -> Collected:
+    """Collect the summary and its usage. Raises ServerError if the model wrote none."""
+    async with Until(generation.interrupted):
+        collected = await collect(generation, 1)
+    if not collected.choices or not collected.choices[0].text.strip():
+        raise ServerError("the model wrote no summary")
+    return collected
+
+
+async def replay(
+    store: Store, owner: str, stored: StoredResponse, after: int = -1
+) -> AsyncIterator[list[str]]:
+    """Replay the stored events, for a client that comes later or to another process: batches of those with a
+    sequence_number greater than `after`, as JSON. If the last events were lost with their process, the final
+    event is made from the stored response. Raises StoreUnavailable, ResponseNotFound.
+    """
+    texts = await store.responses.events(owner, stored.id, after=after - 1)
+    if after >= 0:
+        if texts and is_last(texts[0]):
+            return
+        texts = texts[1:]
+    is_over = False
+    while texts or not is_over:
+        if texts:
+            after += len(texts)
+            yield texts
+            if is_last(texts[-1]):
+                return
+        await asyncio.sleep(REPLAY_POLL_S)
+        # its last events, written just after its status, are there by now
+        is_over = stored.status not in UNFINISHED
+        stored = await store.responses.get(owner, stored.id)
+        texts = await store.responses.events(owner, stored.id, after=after)
+    output = await store.responses.output(owner, stored)
+    yield [last_event(restored(stored, output), after + 1)]

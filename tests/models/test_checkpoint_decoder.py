@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from headrace.errors import UnsupportedModel
-from headrace.models import checkpoint_config, convert
+from headrace.models import checkpoint_decoder, convert
 from headrace.models.model import no_progress
 from tests.engine.plain import PlainModel
 
@@ -116,20 +116,20 @@ OWN: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", checkpoint_config.ARCHITECTURES)
+@pytest.mark.parametrize("kind", checkpoint_decoder.ARCHITECTURES)
 def test_a_member_that_is_absent_has_transformers_own_value(kind: str, tmp_path: Path) -> None:
     """Or the folder is refused, and PyTorch runs it."""
     whole = {"model_type": kind, **WRITTEN, **OWN.get(kind, {})}
     refused = []
-    for name in sorted(checkpoint_config.READ & whole.keys() - {"model_type"}):
+    for name in sorted(checkpoint_decoder.READ & whole.keys() - {"model_type"}):
         config = {key: value for key, value in whole.items() if key != name}
         (tmp_path / "config.json").write_text(json.dumps(config))
         try:
-            found = checkpoint_config.read(config, UnsupportedModel)
+            found = checkpoint_decoder.read(config, UnsupportedModel)
         except UnsupportedModel:
             refused.append(name)
             continue
         transformers.AutoConfig.from_pretrained(tmp_path).save_pretrained(tmp_path)
         completed = json.loads((tmp_path / "config.json").read_text())
-        assert found == checkpoint_config.read(completed, UnsupportedModel), name
+        assert found == checkpoint_decoder.read(completed, UnsupportedModel), name
     assert len(refused) < len(whole) / 2

@@ -15,7 +15,7 @@ from headrace.errors import ModelError
 from headrace.models import tokenizer
 from headrace.models.catalog import Cache, prepare
 from headrace.models.gguf import GGUFFile
-from headrace.models.sentencepiece import BYTES
+from headrace.models.tokenizer import BYTES
 from headrace.text.tokenizer import Tokenizer
 from tests.conftest import serving_model
 from tests.models.llamacpp import LlamaCpp

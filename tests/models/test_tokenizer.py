@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 from tokenizers.pre_tokenizers import ByteLevel
 
 from headrace.errors import ModelError
-from headrace.models import pretokenizers, tokenizer
+from headrace.models import tokenizer
 from headrace.models.catalog import Model
 from headrace.models.gguf import GGUFFile
 from tests.models.llamacpp import LlamaCpp
@@ -77,7 +77,7 @@ def test_decoding_gives_the_text_back(ours: Tokenizer) -> None:
         assert ours.decode(encode(ours, text), skip_special_tokens=False) == text
 
 
-@pytest.fixture(params=pretokenizers.PATTERNS)
+@pytest.fixture(params=tokenizer.PATTERNS)
 def probe(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """A model that merges a quarter of all pairs of bytes: a cut elsewhere is another list of tokens."""
     alphabet = sorted(ByteLevel.alphabet())

@@ -17,8 +17,7 @@ from websockets.sync.client import connect
 
 from headrace.config import ServerConfig
 from headrace.errors import ConfigError
-from headrace.server.secure import MAX_HANDSHAKES
-from headrace.server.tls import Certificate
+from headrace.server.tls import MAX_HANDSHAKES, Certificate
 from tests.cli.process import Serving, headrace
 from tests.security.raw import CHAT, HEALTH, QUESTION, gateway, port_of, read_answer
 from tests.serving import eventually

@@ -6,7 +6,7 @@ import asyncio
 from types import SimpleNamespace
 from typing import Any
 
-from headrace.server.joined import JoinedWrites
+from headrace.server.writing import JoinedWrites
 
 
 class Written(asyncio.Transport):

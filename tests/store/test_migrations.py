@@ -12,8 +12,7 @@ from sqlalchemy import Connection, inspect, select
 from headrace.config import StoreConfig
 from headrace.errors import ConfigError
 from headrace.store import Store
-from headrace.store.address import to_url
-from headrace.store.database import Database
+from headrace.store.database import Database, to_url
 from headrace.store.migrations import APPLIED, MIGRATIONS, Migration
 from headrace.store.tables import metadata
 from tests.store.conftest import Opened

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
-from headrace.models import pretokenizers
+from headrace.models.tokenizer import PATTERNS, build_pretokenizer
 from headrace.text import cuts
 from headrace.text.bounds import ALPHABET
 from headrace.text.cuts import SIZE, is_cuttable, next_cut, pieces
@@ -32,12 +32,12 @@ def tokenizer_of(pre: str) -> Tokenizer:
     for left, right in merges:
         vocabulary.setdefault(left + right, len(vocabulary))
     tokenizer = Tokenizer(models.BPE(vocabulary, merges))
-    tokenizer.pre_tokenizer = pretokenizers.build(pre, vocabulary)
+    tokenizer.pre_tokenizer = build_pretokenizer(pre, vocabulary)
     tokenizer.decoder = decoders.ByteLevel()
     return tokenizer
 
 
-@pytest.fixture(scope="module", params=sorted(pretokenizers.PATTERNS))
+@pytest.fixture(scope="module", params=sorted(PATTERNS))
 def tokenizer_by_pre(request: pytest.FixtureRequest) -> Tokenizer:
     return tokenizer_of(request.param)
 
