@@ -48,7 +48,7 @@ from headrace.wire.responses.body import (
     ResponseBody,
     endpoint_name,
 )
-from headrace.wire.responses.schemas import (
+from headrace.wire.responses.object import (
     CompactedResponse,
     DeletedResponse,
     InputTokens,

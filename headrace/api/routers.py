@@ -19,7 +19,6 @@ from headrace.api import (
     responses,
     saes,
     steering,
-    stored_completions,
     tokens,
     vectors,
     websocket,
@@ -28,7 +27,7 @@ from headrace.api import (
 ROUTERS = tuple(
     resource.router
     for resource in (
-        chat, stored_completions, completions, responses, admin, websocket, messages,
+        chat, completions, responses, admin, websocket, messages,
         conversations, embeddings, tokens,
         pool, models,  # `pool` before the routes of one model, whose ids may contain slashes
         ollama, ollama_models, saes, vectors, steering, activations, health, pages,

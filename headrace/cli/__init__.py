@@ -84,7 +84,7 @@ def _run(arguments: argparse.Namespace, loaded: config.Loaded) -> int:
 
 
 def _show(arguments: argparse.Namespace, loaded: config.Loaded) -> int:
-    from headrace.cli.show import show
+    from headrace.cli.models import show
 
     return show(arguments.model, loaded.config)
 
@@ -163,7 +163,7 @@ def _keys(arguments: argparse.Namespace, loaded: config.Loaded) -> int:
 
 
 def _usage(arguments: argparse.Namespace, loaded: config.Loaded) -> int:
-    from headrace.cli.usage import usage
+    from headrace.cli.keys import usage
 
     return usage(loaded.config, days=arguments.days, key=arguments.key, as_json=arguments.json)
 

@@ -5,6 +5,7 @@ they start. A question that comes through a pipe, or as an argument, is answered
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,13 +14,52 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headrace.cli.connection import Address, Connection, NoAnswer, is_headrace
-from headrace.cli.progress import ProgressBar
+from headrace.cli.terminal import ProgressBar
 from headrace.config import Config, options
 
 if TYPE_CHECKING:
     from headrace.cli.session import Session
 
 WATCHED = ("downloading", "loading")
+QUOTES = '"""'
+
+
+class Reader:
+    """Reads messages in the terminal: with line editing, a history that is kept, and messages of several
+    lines by pasting them or between two lines of three quotation marks. `history`: the file that keeps what
+    was typed; only this user may read it.
+    """
+
+    def __init__(self, history: Path) -> None:
+        from prompt_toolkit import PromptSession
+        from prompt_toolkit.history import FileHistory, History, InMemoryHistory
+
+        lines: History = InMemoryHistory()
+        try:
+            history.parent.mkdir(parents=True, exist_ok=True)
+            os.close(os.open(history, os.O_CREAT | os.O_APPEND, 0o600))
+            lines = FileHistory(str(history))
+        except OSError as exc:
+            print(f"what is typed is not kept: {exc}", file=sys.stderr)
+        self._session: PromptSession[str] = PromptSession(history=lines)
+
+    def read(self) -> str | None:
+        """The next message, or a command; None at the end of the input. Ctrl-C drops what is being typed."""
+        while True:
+            try:
+                text = self._session.prompt("> ").strip()
+                return self._quoted(text) if text.startswith(QUOTES) else text
+            except KeyboardInterrupt:
+                print("(Ctrl-D or /bye leaves)", file=sys.stderr)
+            except EOFError:
+                return None
+
+    def _quoted(self, text: str) -> str:
+        """A message that began with quotation marks, up to the marks that end it."""
+        text = text.removeprefix(QUOTES)
+        while not text.rstrip().endswith(QUOTES):
+            text += "\n" + self._session.prompt("... ")
+        return text.rstrip().removesuffix(QUOTES).strip("\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,14 +146,13 @@ def _talk(connection: Connection, model: str, wishes: Wishes, config: Config) ->
 def _converse(session: Session, config: Config) -> int:
     """Read messages and commands in the terminal until there are no more."""
     from headrace.cli.commands import run_command
-    from headrace.cli.images import found_in
-    from headrace.cli.reader import Reader
+    from headrace.cli.session import images_in
 
     print(f"{session.model} at {session.url}. /help lists the commands; Ctrl-D leaves.", file=sys.stderr)
     session.open_conversation()
     reader = Reader(config.paths.data / "chat_history")
     while (text := reader.read()) is not None:
-        if text.startswith("/") and "\n" not in text and not found_in(text):
+        if text.startswith("/") and "\n" not in text and not images_in(text):
             if not run_command(session, text):
                 break
         elif text:

@@ -5,13 +5,15 @@ with --online also each provider's list of models, as comments.
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 from pydantic import BaseModel
 
 from headrace.backend_types import Backend
-from headrace.cli import toml
 from headrace.config import Config, Loaded, Names, TargetConfig, options
 from headrace.config.kinds import LOCAL
 from headrace.errors import HeadraceError, NotFound, ProviderKeyRefused
@@ -26,6 +28,7 @@ HINTS: dict[type[HeadraceError], str] = {
     ProviderKeyRefused: ", its key was refused",
     NotFound: ", there is nothing at its base_url",
 }
+BARE = re.compile(r"[A-Za-z0-9_-]+")
 
 
 def check_config(loaded: Loaded, *, online: bool) -> int:
@@ -48,7 +51,7 @@ def _sections(loaded: Loaded) -> Iterator[str]:
             yield f"\n[{section}]"
         value = getattr(getattr(loaded.config, section), option.name)
         shown = _masked(value) if option.names.is_secret else value
-        yield f"{option.name} = {toml.written(shown)}  # {_source(loaded, option.key)}"
+        yield f"{option.name} = {as_toml(shown)}  # {_source(loaded, option.key)}"
 
 
 def _tables(loaded: Loaded) -> Iterator[str]:
@@ -56,7 +59,7 @@ def _tables(loaded: Loaded) -> Iterator[str]:
     tables = (("providers", config.providers), ("routes", config.routes), ("prices", config.prices))
     for kind, entries in tables:
         for name, entry in entries.items():
-            yield f"\n[{kind}.{toml.key(name)}]  # {_source(loaded, f'{kind}.{name}')}"
+            yield f"\n[{kind}.{toml_key(name)}]  # {_source(loaded, f'{kind}.{name}')}"
             yield from _members(entry)
 
 
@@ -71,10 +74,10 @@ def _members(entry: BaseModel) -> Iterator[str]:
         if value is None:
             yield f"# {name} is not set"
         elif name == "targets":
-            yield f"targets = {toml.written([_target(target) for target in value])}"
+            yield f"targets = {as_toml([_target(target) for target in value])}"
         else:  # a default is a comment: some kinds of providers do not have the member
             mark = "# " if value == info.get_default(call_default_factory=True) else ""
-            yield f"{mark}{name} = {toml.written(_masked(value) if is_secret else value)}"
+            yield f"{mark}{name} = {as_toml(_masked(value) if is_secret else value)}"
 
 
 def _target(target: TargetConfig) -> object:
@@ -151,3 +154,31 @@ def _configured(name: str, config: Config) -> list[str]:
         model for provider, _, model in (target.partition(":") for target in targets) if provider == name
     )
     return list(dict.fromkeys([*config.providers[name].models, *filter(None, routed)]))
+
+
+def toml_key(name: str) -> str:
+    return name if BARE.fullmatch(name) else toml_text(name)
+
+
+def toml_text(value: str) -> str:
+    """A basic string on one line: unprintable characters escaped, lone surrogates replaced."""
+    whole = value.encode("utf-8", "replace").decode()
+    quoted = json.dumps(whole, ensure_ascii=False)
+    return "".join(sign if sign.isprintable() else f"\\U{ord(sign):08x}" for sign in quoted)
+
+
+def as_toml(value: object) -> str:
+    """A boolean, number, text, path, list or mapping, on one line. Raises TypeError for other types."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int):
+        return str(int(value))
+    if isinstance(value, float):
+        return repr(value)
+    if isinstance(value, (str, Path)):
+        return toml_text(str(value))
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{toml_key(name)} = {as_toml(below)}" for name, below in value.items()) + "}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(map(as_toml, value)) + "]"
+    raise TypeError(f"{type(value).__name__} is not written in TOML")

@@ -2,20 +2,37 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO, TypeVar
 
-from headrace.cli.database import on_database
-from headrace.cli.progress import ProgressBar
+from headrace.cli.terminal import ProgressBar
 from headrace.config import Config
 from headrace.errors import ConfigError
-from headrace.store.maintenance import Maintenance
+
+if TYPE_CHECKING:
+    from headrace.store.maintenance import Maintenance
 
 WRONG = 1  # verify's exit code if there are problems
+
+T = TypeVar("T")
+
+
+def on_database(config: Config, work: Callable[[Maintenance], Awaitable[T]]) -> T:
+    """Run work on the database, with or without a server that runs, and return its result. Raises
+    ConfigError, StoreUnavailable, and what work raises.
+    """
+    from headrace.store.maintenance import Maintenance  # loads SQLAlchemy, which `--help` does not need
+
+    async def run() -> T:
+        async with Maintenance(config.store, config.paths.data) as database:
+            return await work(database)
+
+    return asyncio.run(run())
 
 
 def verify(config: Config) -> int:

@@ -1,4 +1,6 @@
-"""`headrace keys`: API keys in the store, with or without a server that runs."""
+"""`headrace keys`: API keys in the store, with or without a server that runs. `headrace usage`: what each key
+has used of each model, by day.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +10,14 @@ import re
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
-from headrace.cli.database import on_database
-from headrace.cli.table import print_table
+from headrace.cli.db import on_database
+from headrace.cli.terminal import print_table
 from headrace.config import Config
 from headrace.errors import ServerError
-from headrace.store import StoredKey
+from headrace.store import StoredKey, UsageRow
 from headrace.wire.keys import KeyBody, changed
 from headrace.wire.parameters import parse
 
@@ -30,6 +33,9 @@ LIMITS = {  # flag → what it limits
     "concurrent-requests": "requests at once",
     "total-tokens": "tokens in the key's whole life",
 }
+BILLION = 10**9
+DAY_S = 86_400
+USAGE_HEAD = ("DAY", "KEY", "MODEL", "REQUESTS", "PROMPT", "CACHED", "ANSWER", "COST")
 
 
 def add_options(create: argparse.ArgumentParser) -> None:
@@ -147,3 +153,33 @@ def _duration(text: str) -> int:
     if found is None:
         raise argparse.ArgumentTypeError(f"{text!r} is no time: write 12h, 30d or 8w")
     return int(found[1]) * UNITS[found[2]]
+
+
+def usage(config: Config, *, days: int, key: str | None, as_json: bool) -> int:
+    """Print the usage of the last days. Raises ConfigError, StoreUnavailable."""
+    from headrace.api.authentication import names  # loads FastAPI, which `--help` does not need
+
+    until = int(time.time() // DAY_S) + 1
+    found = on_database(
+        config, lambda database: database.usage.rows(since=until - days, until=until, key=key)
+    )
+    configured = names(config.server)
+    rows = [replace(row, name=row.name or configured.get(row.key)) for row in found]
+    if as_json:
+        print(
+            json.dumps([{**asdict(row), "day": _date(row.day), "cost": row.cost / BILLION} for row in rows])
+        )
+        return 0
+    print_table([USAGE_HEAD, *(_line(row) for row in rows)], right_from=3)
+    return 0
+
+
+def _line(row: UsageRow) -> tuple[str, ...]:
+    name = f"{row.key} ({row.name})" if row.name else row.key
+    counts = (row.requests, row.prompt_tokens, row.cached_tokens, row.completion_tokens)
+    model = f"{row.provider}:{row.model}"
+    return (_date(row.day), name, model, *(f"{count:,}" for count in counts), f"{row.cost / BILLION:.4f}")
+
+
+def _date(day: int) -> str:
+    return time.strftime("%Y-%m-%d", time.gmtime(day * DAY_S))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from headrace.cli.connection import Connection
-from headrace.cli.table import print_table
+from headrace.cli.terminal import print_table
 
 COLUMNS = ("NAME", "STATE", "MEMORY", "RUNNING", "WAITING", "UNTIL", "NOTE")
 MIB = 2**20

@@ -1,9 +1,13 @@
-"""One conversation: its messages, its parameters, and the answers to it."""
+"""One conversation: its messages, its parameters, and the answers to it. A message that names image files
+takes them along; a model without eyes refuses them.
+"""
 
 from __future__ import annotations
 
+import base64
 import http.client
 import json
+import re
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -11,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from headrace.cli import images
 from headrace.cli.connection import Connection, NoAnswer
 from headrace.cli.writer import Writer, unechoed
 
@@ -22,6 +25,46 @@ CUT: dict[str | None, str] = {  # finish_reason → the notice below an incomple
     None: "(cut: the connection broke before the answer was complete)",
 }
 BROKEN = (OSError, http.client.HTTPException, ValueError, KeyError, TypeError, AttributeError)
+
+# a path with a slash before it, or in quotation marks, that ends as images do
+ENDS = r"\.(?:png|jpe?g|gif|webp)"
+PATH = re.compile(rf"""(["'])(.+?{ENDS})\1|((?:~|\.{{1,2}})?/(?:\\ |\S)*?{ENDS})(?!\w)""", re.IGNORECASE)
+# how the file of an image begins → its media type
+BEGINNINGS = {
+    b"\x89PNG": "image/png",
+    b"\xff\xd8\xff": "image/jpeg",
+    b"GIF8": "image/gif",
+    b"RIFF": "image/webp",
+}
+MAX_BYTES = 20_000_000
+
+
+def images_in(text: str) -> list[Path]:
+    """The image files that a message names, as far as they exist."""
+    names = (match[2] or match[3].replace("\\ ", " ") for match in PATH.finditer(text))
+    paths = (Path(name).expanduser() for name in dict.fromkeys(names))
+    return [path for path in paths if path.is_file()]
+
+
+def content_of(text: str) -> str | list[dict[str, Any]]:
+    """The content of a message: its text, and the images that it names. Raises NoAnswer if one is none."""
+    images = [{"type": "image_url", "image_url": {"url": _url(path)}} for path in images_in(text)]
+    return [{"type": "text", "text": text}, *images] if images else text
+
+
+def _url(path: Path) -> str:
+    """The image as a data URL. Raises NoAnswer."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except OSError as exc:
+        raise NoAnswer(f"{path} cannot be read: {exc.strerror}") from exc
+    media_type = next((kind for begin, kind in BEGINNINGS.items() if data.startswith(begin)), None)
+    if media_type is None:
+        raise NoAnswer(f"{path} is no image: PNG, JPEG, GIF and WebP are")
+    if len(data) > MAX_BYTES:
+        raise NoAnswer(f"{path} is larger than {MAX_BYTES // 1_000_000} MB")
+    return f"data:{media_type};base64,{base64.b64encode(data).decode()}"
 
 
 @dataclass(slots=True)
@@ -101,7 +144,7 @@ class Session:
         answer = Answer()
         self.messages.append({"role": "user", "content": text})
         try:
-            self.messages[-1]["content"] = images.content(text)
+            self.messages[-1]["content"] = content_of(text)
             self.open_conversation()
             self._stream(answer)
         except NoAnswer as exc:

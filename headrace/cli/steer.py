@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headrace.cli.models import fetch
-from headrace.cli.progress import ProgressBar
+from headrace.cli.terminal import ProgressBar
 from headrace.config import Config
 from headrace.errors import ConfigError
 from headrace.models.model import Model

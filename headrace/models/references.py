@@ -78,16 +78,28 @@ class Reference:
     embedding: Embedding | None = None  # of an alias for an embedding model
 
 
-def _of_hub(
-    name: str, repo: str, file: str, license: str, download_bytes: int, **sampling: float
-) -> tuple[str, Reference]:
-    """An alias of a file on the hub. The newest revision is fetched: none has been tested."""
-    source = HubSource(repo, file)
-    return name, Reference(name, name, name, source, sampling, license, download_bytes)
-
-
 # What their makers recommend for models that think.
 _QWEN3 = {"temperature": 0.6, "top_p": 0.95, "top_k": 20}
+_SMOLLM3 = {"temperature": 0.6, "top_p": 0.95}
+_LLAMA = "Llama 3.2 licence"
+# Files on the hub: name, repository, file, licence, size, sampling. The newest revision is fetched: none has
+# been tested.
+_OF_HUB: tuple[tuple[str, str, str, str, int, dict[str, float | int]], ...] = (
+    ("qwen3-0.6b", "Qwen/Qwen3-0.6B-GGUF", "Qwen3-0.6B-Q8_0.gguf", "Apache-2.0", 639_000_000, _QWEN3),
+    ("qwen3-1.7b", "Qwen/Qwen3-1.7B-GGUF", "Qwen3-1.7B-Q8_0.gguf", "Apache-2.0", 1_834_000_000, _QWEN3),
+    ("qwen3-4b", "Qwen/Qwen3-4B-GGUF", "Qwen3-4B-Q4_K_M.gguf", "Apache-2.0", 2_497_000_000, _QWEN3),
+    ("qwen3-8b", "Qwen/Qwen3-8B-GGUF", "Qwen3-8B-Q4_K_M.gguf", "Apache-2.0", 5_030_000_000, _QWEN3),
+    ("smollm3-3b", "ggml-org/SmolLM3-3B-GGUF", "SmolLM3-Q4_K_M.gguf", "Apache-2.0", 1_915_000_000, _SMOLLM3),
+    ("gemma3-1b", "ggml-org/gemma-3-1b-it-GGUF", "gemma-3-1b-it-Q4_K_M.gguf", "Gemma terms", 806_000_000, {}),
+    ("gemma3-4b", "ggml-org/gemma-3-4b-it-GGUF", "gemma-3-4b-it-Q4_K_M.gguf", "Gemma terms",
+     2_490_000_000, {}),
+    ("llama3.2-1b", "bartowski/Llama-3.2-1B-Instruct-GGUF", "Llama-3.2-1B-Instruct-Q4_K_M.gguf", _LLAMA,
+     808_000_000, {}),
+    ("llama3.2-3b", "bartowski/Llama-3.2-3B-Instruct-GGUF", "Llama-3.2-3B-Instruct-Q4_K_M.gguf", _LLAMA,
+     2_020_000_000, {}),
+    ("phi4-mini", "unsloth/Phi-4-mini-instruct-GGUF", "Phi-4-mini-instruct-Q4_K_M.gguf", "MIT",
+     2_492_000_000, {}),
+)  # fmt: skip
 ALIASES = {
     DEFAULT_MODEL: Reference(
         text=DEFAULT_MODEL,
@@ -135,51 +147,11 @@ ALIASES = {
         license="Apache-2.0",
         is_tested=True,
     ),
-    **dict(
-        (
-            _of_hub(
-                "qwen3-0.6b", "Qwen/Qwen3-0.6B-GGUF", "Qwen3-0.6B-Q8_0.gguf", "Apache-2.0", 639_000_000,
-                **_QWEN3,
-            ),
-            _of_hub(
-                "qwen3-1.7b", "Qwen/Qwen3-1.7B-GGUF", "Qwen3-1.7B-Q8_0.gguf", "Apache-2.0", 1_834_000_000,
-                **_QWEN3,
-            ),
-            _of_hub(
-                "qwen3-4b", "Qwen/Qwen3-4B-GGUF", "Qwen3-4B-Q4_K_M.gguf", "Apache-2.0", 2_497_000_000,
-                **_QWEN3,
-            ),
-            _of_hub(
-                "qwen3-8b", "Qwen/Qwen3-8B-GGUF", "Qwen3-8B-Q4_K_M.gguf", "Apache-2.0", 5_030_000_000,
-                **_QWEN3,
-            ),
-            _of_hub(
-                "smollm3-3b", "ggml-org/SmolLM3-3B-GGUF", "SmolLM3-Q4_K_M.gguf", "Apache-2.0", 1_915_000_000,
-                temperature=0.6, top_p=0.95,
-            ),
-            _of_hub(
-                "gemma3-1b", "ggml-org/gemma-3-1b-it-GGUF", "gemma-3-1b-it-Q4_K_M.gguf", "Gemma terms",
-                806_000_000,
-            ),
-            _of_hub(
-                "gemma3-4b", "ggml-org/gemma-3-4b-it-GGUF", "gemma-3-4b-it-Q4_K_M.gguf", "Gemma terms",
-                2_490_000_000,
-            ),
-            _of_hub(
-                "llama3.2-1b", "bartowski/Llama-3.2-1B-Instruct-GGUF", "Llama-3.2-1B-Instruct-Q4_K_M.gguf",
-                "Llama 3.2 licence", 808_000_000,
-            ),
-            _of_hub(
-                "llama3.2-3b", "bartowski/Llama-3.2-3B-Instruct-GGUF", "Llama-3.2-3B-Instruct-Q4_K_M.gguf",
-                "Llama 3.2 licence", 2_020_000_000,
-            ),
-            _of_hub(
-                "phi4-mini", "unsloth/Phi-4-mini-instruct-GGUF", "Phi-4-mini-instruct-Q4_K_M.gguf", "MIT",
-                2_492_000_000,
-            ),
-        )
-    ),
-}  # fmt: skip
+    **{
+        name: Reference(name, name, name, HubSource(repo, file), sampling, license, size)
+        for name, repo, file, license, size, sampling in _OF_HUB
+    },
+}
 
 
 def parse(text: str) -> Reference:

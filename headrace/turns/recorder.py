@@ -14,7 +14,7 @@ from headrace.errors import ServerError, StoreUnavailable
 from headrace.store import ConversationLock, Store, StoredResponse
 from headrace.turns.history import History, release_lock
 from headrace.wire.items import Item
-from headrace.wire.responses.schemas import ResponseObject
+from headrace.wire.responses.object import ResponseObject
 
 log = logging.getLogger(__name__)
 

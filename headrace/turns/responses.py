@@ -31,8 +31,7 @@ from headrace.wire.responses.body import (
     to_request,
     to_tokenize_request,
 )
-from headrace.wire.responses.object import begin, compacted, restored
-from headrace.wire.responses.schemas import CompactedResponse, ResponseObject
+from headrace.wire.responses.object import CompactedResponse, ResponseObject, begin, compacted, restored
 from headrace.wire.responses.stream import ResponseEvents, is_last, last_event
 
 CANCEL_S = 5.0  # how long another process may take to cancel a response

@@ -13,7 +13,7 @@ from headrace.gateway.lifetime import Until, interrupt
 from headrace.store import Store
 from headrace.turns.recorder import ResponseRecorder
 from headrace.types import Event
-from headrace.wire.responses.schemas import ResponseObject
+from headrace.wire.responses.object import ResponseObject
 from headrace.wire.responses.stream import ResponseEvents
 
 log = logging.getLogger(__name__)

@@ -13,8 +13,8 @@ from docgen.configuration import reference
 from headrace import __version__
 from headrace.backends.fake import FakeBackend
 from headrace.cli import main
-from headrace.cli.progress import ProgressBar
-from headrace.cli.toml import written
+from headrace.cli.check import as_toml
+from headrace.cli.terminal import ProgressBar
 from headrace.config.kinds import REMOTE
 from headrace.models.catalog import DEFAULT_MODEL, Model
 from headrace.models.model import write_manifest
@@ -254,7 +254,7 @@ def test_what_check_config_prints_can_be_read_back(
     if "path" in provider or "replicas" in provider:
         del members["base_url"]
     lines = ["[models]", "default = ''", "[providers.up]"]
-    lines += [f"{name} = {written(value)}" for name, value in members.items()]
+    lines += [f"{name} = {as_toml(value)}" for name, value in members.items()]
     printed = []
     for _ in range(2):
         (tmp_path / "headrace.toml").write_text("\n".join(lines), encoding="utf-8")

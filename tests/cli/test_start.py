@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from headrace import __version__
-from headrace.cli import toml
+from headrace.cli import check
 from headrace.config import install_command
 from headrace.config.memory import check_cache
 from headrace.errors import ConfigError
@@ -272,10 +272,10 @@ def test_what_check_config_prints_is_a_configuration(tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_values_are_read_back_as_they_were(value: Any) -> None:
-    line = f"x = {toml.written(value)}"
+    line = f"x = {check.as_toml(value)}"
     assert line.isprintable()
     assert tomllib.loads(line)["x"] == value
 
 
 def test_half_a_surrogate_pair_is_replaced() -> None:
-    assert toml.written("a\ud83d") == '"a?"'
+    assert check.as_toml("a\ud83d") == '"a?"'

@@ -13,9 +13,9 @@ from headrace.types import Thought
 from headrace.wire.chat import TokenLogprobBody
 from headrace.wire.items.build import PREFIXES, ReasoningPart, Status, Type, new_id, thinking
 from headrace.wire.items.messages import CUSTOM_ARGUMENT
-from headrace.wire.responses import schemas
+from headrace.wire.responses import object
 
-NamedEvent = tuple[str, schemas.EventMembers]  # an event's type, and its members without the sequence number
+NamedEvent = tuple[str, object.EventMembers]  # an event's type, and its members without the sequence number
 
 # The arguments are parsed again when they have grown by 1/FINENESS, which keeps the total work linear.
 FINENESS = 32
@@ -43,16 +43,16 @@ class OutputItem(ABC):
     def end(self, status: Status) -> Iterator[NamedEvent]: ...
 
     @abstractmethod
-    def whole(self, status: Status) -> schemas.Output:
+    def whole(self, status: Status) -> object.Output:
         """The item as it stands in the output."""
 
-    def _added(self, item: schemas.Output) -> NamedEvent:
+    def _added(self, item: object.Output) -> NamedEvent:
         return "response.output_item.added", {"output_index": self.index, "item": item}
 
     def _done(self, status: Status) -> NamedEvent:
         return "response.output_item.done", {"output_index": self.index, "item": self.whole(status)}
 
-    def _event(self, type: str, **members: Unpack[schemas.EventMembers]) -> NamedEvent:
+    def _event(self, type: str, **members: Unpack[object.EventMembers]) -> NamedEvent:
         return f"response.{type}", {"item_id": self._id, "output_index": self.index, **members}
 
 
@@ -79,15 +79,15 @@ class Message(OutputItem):
         yield self._event("content_part.done", content_index=0, part=self._part())
         yield self._done(status)
 
-    def whole(self, status: Status) -> schemas.OutputMessage:
+    def whole(self, status: Status) -> object.OutputMessage:
         return self._with(status, [self._part()])
 
-    def _with(self, status: Status, content: list[schemas.OutputText]) -> schemas.OutputMessage:
+    def _with(self, status: Status, content: list[object.OutputText]) -> object.OutputMessage:
         return {
             "id": self._id, "type": "message", "status": status, "role": "assistant", "content": content,
         }  # fmt: skip
 
-    def _part(self) -> schemas.OutputText:
+    def _part(self) -> object.OutputText:
         return {"type": "output_text", "text": self.text, "annotations": [], "logprobs": self._logprobs}
 
 
@@ -124,7 +124,7 @@ class Reasoning(OutputItem):
             yield self._event("content_part.done", content_index=0, part=self._part())
         yield self._done(status)
 
-    def whole(self, status: Status) -> schemas.OutputReasoning:
+    def whole(self, status: Status) -> object.OutputReasoning:
         thoughts = self._thoughts or ([Thought(self.text)] if self._is_sealed else [])
         return {"id": self._id, "type": "reasoning", "status": status, **thinking(self.text, thoughts)}
 
@@ -153,7 +153,7 @@ class Call(OutputItem):
         yield self._event("function_call_arguments.done", name=self._name, arguments=self.text)
         yield self._done(status)
 
-    def whole(self, status: Status) -> schemas.FunctionCall | schemas.CustomToolCall:
+    def whole(self, status: Status) -> object.FunctionCall | object.CustomToolCall:
         return {
             "id": self._id, "type": "function_call", "status": status,
             "call_id": self._call_id, "name": self._name, "arguments": self.text,
@@ -177,7 +177,7 @@ class CustomCall(Call):
         yield self._event("custom_tool_call_input.done", input=self.text)
         yield self._done(status)
 
-    def whole(self, status: Status) -> schemas.CustomToolCall:
+    def whole(self, status: Status) -> object.CustomToolCall:
         return {
             "id": self._id, "type": "custom_tool_call", "status": status,
             "call_id": self._call_id, "name": self._name, "input": self.text,

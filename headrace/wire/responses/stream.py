@@ -16,13 +16,13 @@ from headrace.wire.chat import token_logprobs
 from headrace.wire.generation import dump
 from headrace.wire.items import Item
 from headrace.wire.items.build import Status
-from headrace.wire.responses import schemas
+from headrace.wire.responses import object
 from headrace.wire.responses.body import LOGPROBS, SEALED, ResponseBody, includes
 from headrace.wire.responses.output import Call, CustomCall, Message, NamedEvent, OutputItem, Reasoning
 from headrace.wire.responses.tools import custom_names
 
 # finish reason → incomplete_details.reason
-INCOMPLETE: dict[FinishReason, schemas.IncompleteReason] = {
+INCOMPLETE: dict[FinishReason, object.IncompleteReason] = {
     "length": "max_output_tokens",
     "content_filter": "content_filter",
 }
@@ -41,7 +41,7 @@ def is_last(text: str) -> bool:
     return event_name(text) in (*LAST.values(), FAILED)
 
 
-def last_event(response: schemas.ResponseObject, sequence_number: int) -> str:
+def last_event(response: object.ResponseObject, sequence_number: int) -> str:
     """The event that ends the stream of this response."""
     return _text(LAST.get(response["status"], FAILED), {"response": response}, sequence_number)
 
@@ -53,7 +53,7 @@ class ResponseEvents:
     Each item is done before the next one is added, because clients rely on it.
     """
 
-    def __init__(self, response: schemas.ResponseObject, body: ResponseBody) -> None:
+    def __init__(self, response: object.ResponseObject, body: ResponseBody) -> None:
         self.response, self._body = response, body
         self.output: list[Item] = []
         self._activations: list[Activations] = []
@@ -61,7 +61,7 @@ class ResponseEvents:
         self._custom = custom_names(body.tools)
         self._number = 0
         self._items: list[OutputItem] = []
-        self._ended: dict[int, schemas.Output] = {}  # place in the output → item that is done
+        self._ended: dict[int, object.Output] = {}  # place in the output → item that is done
         self._open: Message | Reasoning | None = None
         self._calls: dict[int, Call] = {}
         self._calling: int | None = None  # index of the open call
@@ -71,7 +71,7 @@ class ResponseEvents:
 
     def first(self) -> list[str]:
         queued = ["response.queued"] if self.response["background"] else []
-        running: schemas.ResponseObject = {**self.response, "status": "in_progress"}
+        running: object.ResponseObject = {**self.response, "status": "in_progress"}
         events = [(type, self.response) for type in ("response.created", *queued)]
         events.append(("response.in_progress", running))
         return self._texts((type, {"response": response}) for type, response in events)
@@ -105,7 +105,7 @@ class ResponseEvents:
     def cancel(self) -> None:
         self._end("cancelled")
 
-    def last(self, response: schemas.ResponseObject) -> str:
+    def last(self, response: object.ResponseObject) -> str:
         """The event that ends the stream. `response`: the final response object."""
         self._number += 1
         return last_event(response, self._number - 1)
@@ -192,7 +192,7 @@ class ResponseEvents:
         yield from item.end(status)
         self._ended[item.index] = item.whole(status)
 
-    def _end(self, status: schemas.ResponseStatus, **members: Unpack[schemas.Outcome]) -> None:
+    def _end(self, status: object.ResponseStatus, **members: Unpack[object.Outcome]) -> None:
         output = [self._ended.get(item.index) or item.whole("incomplete") for item in self._items]
         self.output = list(output)
         receipt = None if self._finished is None else self._finished.receipt
@@ -207,11 +207,11 @@ class ResponseEvents:
         return texts
 
 
-def _text(type: str, members: schemas.EventMembers, sequence_number: int) -> str:
+def _text(type: str, members: object.EventMembers, sequence_number: int) -> str:
     return dump({"type": type, **members, "sequence_number": sequence_number})
 
 
-def _code(error: ServerError) -> schemas.ResponseErrorCode:
+def _code(error: ServerError) -> object.ResponseErrorCode:
     """The code of a response's error; the API defines only these few."""
     if error.status == 429:
         return "rate_limit_exceeded"

@@ -7,8 +7,7 @@ from hypothesis import given, settings
 from headrace.collected import Collected
 from headrace.types import Finished, TextDelta
 from headrace.wire.items import to_messages
-from headrace.wire.responses.object import compacted
-from headrace.wire.responses.schemas import CompactedResponse, ResponseEvent, ResponseObject
+from headrace.wire.responses.object import CompactedResponse, ResponseEvent, ResponseObject, compacted
 from tests.wire.documented import check_documented
 from tests.wire.responses.streams import USAGE, Answer, answers, write
 

@@ -1,15 +1,34 @@
-"""A progress bar on a terminal; elsewhere one line per tenth."""
+"""Writes to the terminal: rows of text in columns, and a progress bar."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import TextIO
+
+from headrace.logs import one_line
 
 WIDTH = 30
 
 
+def print_table(rows: Sequence[Sequence[str]], *, right_from: int | None = None) -> None:
+    """Print rows in columns. The first row is the head. Columns from `right_from` on are aligned at the
+    right.
+    """
+    lines = [[one_line(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        cells = (
+            cell.rjust(width) if right_from is not None and place >= right_from else cell.ljust(width)
+            for place, (cell, width) in enumerate(zip(line, widths, strict=True))
+        )
+        print("  ".join(cells).rstrip())
+
+
 class ProgressBar:
-    """Call it with a label, the amount done and the total (0: unknown), in bytes or in items."""
+    """A progress bar on a terminal; elsewhere one line per tenth. Call it with a label, the amount done and
+    the total (0: unknown), in bytes or in items.
+    """
 
     def __init__(self, stream: TextIO = sys.stderr, *, is_bytes: bool = True) -> None:
         self._stream, self._is_terminal, self._is_bytes = stream, stream.isatty(), is_bytes
