@@ -31,8 +31,8 @@ def test_sixteen_tokens_are_the_default(server: Served, default_model: Model) ->
 
 
 def test_stream_gives_the_same_text(client: openai.OpenAI) -> None:
-    whole = client.completions.create(model=DEFAULT_MODEL, prompt=FRANCE, temperature=0)
-    stream = client.completions.create(model=DEFAULT_MODEL, prompt=FRANCE, temperature=0, stream=True)
+    whole = client.completions.create(model=DEFAULT_MODEL, prompt=FRANCE, temperature=0, seed=1)
+    stream = client.completions.create(model=DEFAULT_MODEL, prompt=FRANCE, temperature=0, seed=1, stream=True)
     chunks = list(stream)
     assert "".join(chunk.choices[0].text for chunk in chunks) == whole.choices[0].text
     assert {chunk.object for chunk in chunks} == {"text_completion"}
