@@ -14,14 +14,13 @@ from typing import Any, Protocol, TypeVar
 from headrace.backends.http import Upstream
 from headrace.backends.refusals import page
 from headrace.backends.sse import ServerSentEvent, events, events_in
-from headrace.dialects.values import Object, dumped, is_value, objects, parsed
+from headrace.dialects.values import Object, an_object, dumped, is_value, objects, parsed
 from headrace.errors import ProviderError, ServerError
 from headrace.types import Event
 
 BOM = codecs.BOM_UTF8
 BLANK = b" \t\r\n\xef\xbb\xbf"  # may precede either form: white space, a byte order mark
-PIECE = re.compile(rb'"delta"\s*:\s*[{"n]')  # in a chunk of a stream, and in no whole answer
-UNENDED = re.compile(rb'"finish_reason"\s*:\s*null')  # in a chunk of a text completion
+PART = re.compile(r'"delta"\s*:|"finish_reason"\s*:\s*null')  # in every event of a stream that has text
 FAILED = re.compile("error|exception|fail", re.IGNORECASE)  # in a line of text that is no heartbeat
 USAGE_S = 2.0  # wait for the usage after the last finish reason
 END_S = 0.05  # wait for the end of a finished answer, after which its connection can be reused
@@ -186,8 +185,21 @@ def sents_of(raw: bytes) -> list[ServerSentEvent]:
         found = objects(parsed(text))
         if len(found) > 1:
             return [ServerSentEvent("", dumped(each)) for each in found]
-    is_unended = b'"message"' not in raw and UNENDED.search(raw) is not None
-    return [ServerSentEvent("", text, is_whole=PIECE.search(raw) is None and not is_unended)]
+    return [ServerSentEvent("", text, is_whole=PART.search(text) is None or not _is_part(text))]
+
+
+def _is_part(text: str) -> bool:
+    """Whether a body is one event of a stream, which must not pass for a whole answer."""
+    try:
+        value = an_object(parsed(text))
+    except (ValueError, RecursionError):
+        return False
+    choices = value.get("choices")
+    return "delta" in value or any(
+        choice.get("delta")
+        or (not choice.get("message") and ("delta" in choice or choice.get("finish_reason", "") is None))
+        for choice in objects(choices if isinstance(choices, list) else [choices])
+    )
 
 
 def is_heartbeat(data: str) -> bool:

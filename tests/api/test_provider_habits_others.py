@@ -275,6 +275,15 @@ def test_g15_the_body_decides_its_form(relay: Relays, way: str, form: str, label
     assert headers["content-type"].startswith("text/event-stream") == found.is_streamed
 
 
+def test_g15_arguments_that_look_like_a_piece_make_no_piece_of_a_whole_answer(relay: Relays) -> None:
+    arguments = {"delta": {"city": "Z"}, "finish_reason": None}
+    used = {"type": "tool_use", "id": "a", "name": "weather", "input": arguments}
+    for way in (*RELAYED.values(), *WAYS.values()):
+        heard = hear(relay, way, answer({**MESSAGE, "content": [used]}), **AT_AN)
+        assert [(name, json.loads(text)) for name, text in heard.calls] == [("weather", arguments)]
+        assert heard.error is None
+
+
 def test_g15_an_error_with_200_and_without_a_type_is_an_error(relay: Relays) -> None:
     for way in (*RELAYED.values(), *WAYS.values()):
         heard = hear(relay, way, answer({"error": {"message": "its words"}}), **AT_AN)
