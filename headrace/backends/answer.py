@@ -141,6 +141,13 @@ class AnswerBody:
                 return
             self.beginning = self.beginning[-4:]  # there may be a lot of white space
 
+    async def read_more(self) -> bool:
+        """Read the next bytes into `beginning`. False: there are none."""
+        async for piece in self.pieces:
+            self.beginning += piece
+            return True
+        return False
+
     def rewrite(self, framed: Callable[[ServerSentEvent], bytes]) -> None:
         """Have each event of the stream written again by `framed`."""
         found, self.beginning = events(self.whole()), b""

@@ -16,7 +16,7 @@ import aiohttp
 from headrace.backends.answer import AnswerBody, drain, is_heartbeat, object_in, sents_of
 from headrace.backends.error_body import is_page
 from headrace.backends.refusals import LIMITS, hint, page
-from headrace.backends.relay_reader import TAIL, USAGE, RelayReader, UsageScan, outline
+from headrace.backends.relay_reader import OPEN_END, TAIL, USAGE, RelayReader, UsageScan, outline
 from headrace.backends.sse import MAX_LINE, ServerSentEvent, events_in
 from headrace.dialects.openai import DONE
 from headrace.dialects.values import Object, an_object, is_value, may_be_lax, strict, valid_value, whole
@@ -170,7 +170,10 @@ class Stream:
         if self._answer_body.is_json:
             self._first = await self._unfolded()
             return
-        if self._reader.is_odd(self._answer_body.beginning):
+        has_more = True
+        while has_more and OPEN_END.match(self._answer_body.beginning):
+            has_more = await self._answer_body.read_more()
+        if not has_more or self._reader.is_odd(self._answer_body.beginning):
             self._answer_body.rewrite(self._reader.framed)
         size = 0
         async for events in self._whole:

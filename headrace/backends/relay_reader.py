@@ -20,7 +20,9 @@ from headrace.types import Usage
 # This cannot match inside a JSON string, where a backslash precedes every quote.
 USAGE = re.compile(rb'"usage"\s*:\s*(?=\{)')
 # two fields in one line, or two events without an empty line between them
-ODD_FRAME = re.compile(rb"data: ?data:|\}[ \t]*(?:\r\n|\r|\n)(?:data:|event:|\Z)")
+ODD_FRAME = re.compile(rb"data: ?data:|\}[ \t]*(?:\r\n|\r|\n)(?:data:|event:)")
+# the first event, of which is not known whether an empty line ends it
+OPEN_END = re.compile(rb"\A(?!.*(?:\n\r?\n|\r\r)).*\}[ \t]*(?:\r\n|\r|\n)[a-z]{0,5}\Z", re.DOTALL)
 MAX_USAGE = 4096  # bytes
 TAIL = 256  # bytes at the end of some events that are searched for the last one
 MAX_VALUE = 2**16  # bytes of a member's value that is parsed
