@@ -24,6 +24,7 @@ Floats = NDArray[np.float32]
 NO_READING = Reading("", {})
 # tokens of each distribution: 16 kB; the rest counts as one, so what is found is at most the divergence
 KEPT = 2048
+COMPARED = 4096  # distributions of one request that are compared at most: 64 MiB
 MOST_SORTED = 4  # times as many activations as are reported: of more, the largest are selected first
 States = Callable[[int], Floats]  # of one sequence's tokens, by layer: [tokens, width]
 
@@ -254,14 +255,22 @@ class _Observed:
 class Divergence:
     """How far steering moves what a model would say next: the Kullback-Leibler divergence, in nats, of its
     distribution from that of the same model, unsteered, at each token of one answer. `keep` gets the logits
-    from which each was chosen, in order; `compare` those that the model has there without steering.
+    from which each was chosen, in order, of which the first `most` count; `compare` those that the model has
+    there without steering.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, most: int) -> None:
+        self._most = most
         self._kept: list[tuple[NDArray[np.int32], Floats]] = []  # tokens, their log-probabilities
         self._found: dict[int, float] = {}
 
+    @property
+    def num_kept(self) -> int:
+        return len(self._kept)
+
     def keep(self, row: Floats) -> None:
+        if len(self._kept) == self._most:
+            return
         ids = np.argpartition(row, -KEPT)[-KEPT:] if len(row) > KEPT else np.arange(len(row))
         self._kept.append((ids.astype(np.int32), _logs(row, ids).astype(np.float32)))
 
@@ -275,7 +284,8 @@ class Divergence:
         self._found[number] = max(0.0, float((here * (logs - plain)).sum()) + tail)
 
     def mean(self) -> float | None:
-        """The mean over the tokens that were compared; None: there is none."""
+        """The mean over the tokens that were compared; None: there is none. What was kept is released."""
+        self._kept.clear()
         return sum(self._found.values()) / len(self._found) if self._found else None
 
 

@@ -161,7 +161,8 @@ class EngineBackend(Backend):
         sequence = choice.sequence
         if sequence.divergence is None or not choice.num_tokens:
             return None
-        twin = self._preparation.twin(sequence, choice.num_tokens)
+        num_tokens = min(choice.num_tokens, sequence.divergence.num_kept)
+        twin = self._preparation.twin(sequence, num_tokens)
         try:
             async with self._placed(sequence.flow) as enter:
                 measuring = Pooling(iter((twin,)), 1, sequence.flow)

@@ -18,7 +18,7 @@ from headrace.backends.engine.rules import Rules
 from headrace.backends.engine.steering import Steered, Steerer
 from headrace.config.memory import CacheType
 from headrace.encoder_types import RerankRequest
-from headrace.engine.probing import Divergence, PeakProber
+from headrace.engine.probing import COMPARED, Divergence, PeakProber
 from headrace.engine.sequence import BATCH, Constraint, SamplingParams, Sequence
 from headrace.engine.torch.options import TorchOptions
 from headrace.errors import BadRequest
@@ -138,7 +138,7 @@ class Preparation:
         """Create the request's sequences one by one, as each is started: all `n` of a prompt, then the next
         prompt's. `made` gets each.
         """
-        salt = self._salt(request.owner)
+        salt, most = self._salt(request.owner), max(1, COMPARED // request.num_choices)
         for number, entry in enumerate(prepared):
             prompt, params, leader = entry.prompt, entry.params, None
             for index, constraint in enumerate(entry.constraints):
@@ -150,7 +150,7 @@ class Preparation:
                     watch=steered.watch(), flow=request.flow,
                     probers=steered.probers if guard is None else (*steered.probers, guard), guard=guard,
                     achieved=steered.achieved(steered.plans[index]),
-                    divergence=Divergence() if steered.diverges and steered.plans[index] else None,
+                    divergence=Divergence(most) if steered.diverges and steered.plans[index] else None,
                 )  # fmt: skip
                 receipt, place = steered.receipts[index], number * request.n + index
                 made.append(Choice(sequence, place, entry.options, prompt.echo, receipt))

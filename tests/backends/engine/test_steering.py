@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from headrace.backend_types import WithIgnored
 from headrace.backends.engine import EngineBackend, EngineSettings
 from headrace.backends.engine.capture import open_capture
+from headrace.engine.probing import Divergence
 from headrace.errors import SteeringRefused
 from headrace.models.catalog import Model
 from headrace.steering.formats.control_vector import write_vector
@@ -507,6 +508,17 @@ def test_a_dose_against_the_direction_is_negative(running: Running) -> None:
             assert found.receipt.relative_dose == pytest.approx(0.2 * abs(sign))
 
     running.use(work)
+
+
+def test_only_the_first_distributions_of_an_answer_are_compared() -> None:
+    found, rows = Divergence(2), np.eye(3, dtype=np.float32)
+    for row in rows:
+        found.keep(row)
+    assert found.num_kept == 2
+    found.compare(0, rows[0])
+    found.compare(1, rows[0])
+    assert found.mean() == pytest.approx(0.5 * (np.e - 1) / (np.e + 2), rel=1e-4)
+    assert found.num_kept == 0
 
 
 def test_a_receipt_says_how_far_the_distributions_are_moved(running: Running, states: Capture) -> None:
