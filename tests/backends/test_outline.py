@@ -14,7 +14,7 @@ from headrace.backends.openai.relay_reader import OpenAIRelayReader
 from headrace.backends.passthrough import as_json
 from headrace.backends.relay_reader import MAX_VALUE, outline
 from headrace.types import Usage
-from tests.api.relays import CHUNK, HI, USAGE, Relays
+from tests.api.relays import HI, USAGE, Relays
 from tests.upstream import Answer
 
 VALUES: Any = st.recursive(
@@ -102,7 +102,7 @@ def test_the_usage_is_the_answers_own() -> None:
     reader = OpenAIRelayReader(
         Upstream("p", "http://127.0.0.1", headers={}, timeout_s=1), "/chat/completions", {}
     )
-    nested = {**CHUNK, "usage": USAGE, "extra": {"usage": {"prompt_tokens": 999, "completion_tokens": 999}}}
+    nested = {**WHOLE, "extra": {"usage": {"prompt_tokens": 999, "completion_tokens": 999}}}
     for body in (nested, {**nested, "padding": LARGE}):
         raw = json.dumps(body).encode()
         passed, usage = as_json(raw, reader, is_json=True)

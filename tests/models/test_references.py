@@ -98,7 +98,7 @@ def test_a_path_that_is_not_there() -> None:
 def test_naming_and_finding_models_loads_no_engine_library() -> None:
     code = """
 import sys
-from headrace.models import cache, catalog, ir, references
+from headrace.models import cache, catalog, published, references
 heavy = {"openvino", "gguf", "numpy", "tokenizers", "huggingface_hub"} & set(sys.modules)
 assert not heavy, heavy
 """
