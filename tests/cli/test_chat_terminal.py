@@ -221,7 +221,7 @@ def test_an_image_is_sent_by_its_path_where_the_model_sees(fake_server: FakeServ
         chat.until("A cat", 2)
         (tmp_path / "cat.png").write_bytes(PNG)
         chat.enter(f"{tmp_path / 'cat.png'} is what?")  # it begins like a command
-        chat.until("A cat", 3)
+        eventually(lambda: len(backend.conversations) == 3)
     first, second, third = (conversation.messages for conversation in backend.conversations)
     (text, image) = first[0].parts
     assert (text, isinstance(image, Media) and image.kind) == ("What is in './a cat.png'?", "image")
