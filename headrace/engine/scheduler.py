@@ -34,6 +34,7 @@ from headrace.engine.work import Counters, Pace, Work
 # Prompt tokens that one step scores: each takes a row of logits, as large as the vocabulary. Steps of so many
 # take 5 % longer for each token than steps of 512.
 MAX_SCORED = 128
+CROWD = 8  # running sequences, with which a step takes notably longer than without
 Chunks = dict[Sequence, int]  # sequence → how many of its pending tokens the step computes, at least 1
 
 
@@ -79,6 +80,7 @@ class Scheduler:
         self._rounds_apart = rounds_apart
         self.pace, self._last_tokens = Pace(), 0  # of the last step
         self._most_long = 0  # tokens that long prompts may have in the step
+        self._has_started_newcomers = False  # in the last step
         self.counters = Counters()
 
     @property
@@ -122,6 +124,8 @@ class Scheduler:
         """Choose the next step's work and reserve its blocks. Empty only when nothing can run."""
         chunks: Chunks = {}
         self._max_step_tokens = self._step_limit()
+        if self._start_newcomers(chunks):
+            return chunks
         # Decoding first: its clients read along, and one token each is little of the budget. _extend preempts
         # the last by rank, so the first by rank is never preempted for another: there is always one sequence
         # that advances, and preemption cannot go round in circles.
@@ -190,15 +194,26 @@ class Scheduler:
             self._start(sequence, chunks)
         for entry in deferred:
             heapq.heappush(self._waiting, entry)
-        self._admit_newcomers(chunks)
+        if len(self.running) >= self.max_num_seqs:
+            self._admit_newcomers(chunks, [sequence for _, sequence in self._waiting])
 
-    def _admit_newcomers(self, chunks: Chunks) -> None:
-        """While all seats are taken, make room for flows of which no sequence runs: the first in the queue
-        may be one that has just given up its seat.
+    def _start_newcomers(self, chunks: Chunks) -> bool:
+        """Compute the prompts of flows of which no sequence runs in a step of their own, if many sequences of
+        others run, none of a higher priority: so that the one request of a caller does not wait for the many
+        of another. The others come in the next step, whoever arrives meanwhile.
         """
-        if len(self.running) < self.max_num_seqs or not self._waiting:
-            return
-        for sequence in newcomers((sequence for _, sequence in self._waiting), self.running):
+        self._most_long = self.pace.allowance
+        if len(self.running) >= CROWD and self._waiting and not self._has_started_newcomers:
+            highest = min(sequence.priority for sequence in self.running)
+            self._admit_newcomers(chunks, [s for _, s in self._waiting if s.priority <= highest])
+        self._has_started_newcomers = bool(chunks)
+        return self._has_started_newcomers
+
+    def _admit_newcomers(self, chunks: Chunks, waiting: list[Sequence]) -> None:
+        """Make room for those of flows of which no sequence runs: the first in the queue may be one that has
+        just given up its seat.
+        """
+        for sequence in newcomers(waiting, self.running):
             if self._budget(chunks) <= 0:
                 return
             is_deferred = sequence.leader is not None and self._is_prefilling(sequence.leader)

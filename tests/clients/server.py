@@ -14,12 +14,14 @@ COMMAND = [sys.executable, "-m", "headrace", "serve", "--port", "0", "--log-leve
 
 @contextmanager
 def serving(*options: str) -> Iterator[str]:
-    """The URL, without /v1, of `headrace serve` with these options. What it keeps is thrown away."""
+    """The URL, without /v1, of `headrace serve` with these options. What it keeps is thrown away. Its answers
+    are the same each time, because clients compare texts of requests, not all of which can have a seed.
+    """
     environment = {name: value for name, value in os.environ.items() if name != "DATABASE_URL"}
     with (
         tempfile.TemporaryDirectory() as data,
         subprocess.Popen(
-            [*COMMAND, "--data", data, "--disk-cache-bytes", "0", *options],
+            [*COMMAND, "--data", data, "--disk-cache-bytes", "0", "--deterministic", *options],
             stdout=subprocess.PIPE,
             text=True,
             env=environment,

@@ -95,6 +95,28 @@ def test_a_newcomer_gets_a_seat_at_once_and_nobody_gives_one_up_for_his_second()
     assert len(served(scheduler)) >= 9
 
 
+def test_the_prompt_of_a_newcomer_waits_for_nobody_in_a_crowd() -> None:
+    """Its step has no other sequences, the next one has, though another has come."""
+    scheduler = scheduler_of(seats=32)
+    flood = add(scheduler, "flood", 20)
+    step(scheduler)
+    add(scheduler, "flood", 5)
+    (other,) = add(scheduler, "other")
+    assert list(step(scheduler)) == [other]
+    (third,) = add(scheduler, "third")
+    assert set(step(scheduler)) >= {*flood, other}
+    (batch,) = add(scheduler, "fourth", priority=BATCH)
+    assert set(step(scheduler)) >= {*flood, other, third, batch}
+
+
+def test_beside_a_few_sequences_a_newcomers_prompt_is_part_of_their_step() -> None:
+    scheduler = scheduler_of(seats=32)
+    few = add(scheduler, "one", 3)
+    step(scheduler)
+    (other,) = add(scheduler, "other")
+    assert set(step(scheduler)) == {*few, other}
+
+
 def test_an_interactive_newcomer_takes_the_seat_of_a_batch_first() -> None:
     scheduler = scheduler_of(seats=3)
     (interactive,), batch = add(scheduler, "one"), add(scheduler, "two", 5, BATCH)
