@@ -185,7 +185,7 @@ def main() -> int:
     for question in questions(options.questions):
         conversation = Conversation((Message("user", question),))
         prompt = prompts.of_conversation(conversation, Room(LONGEST))
-        engine.add(Sequence(prompt.tokens, params))
+        engine.add(Sequence(list(prompt.tokens), params))
     text: list[int] = []
     while engine.has_work:
         for output in engine.step():

@@ -57,7 +57,7 @@ class Judge:
         conversation = Conversation(
             (Message("system", system), Message("user", user)), reasoning_effort="none"
         )
-        return self.prompts.of_conversation(conversation, room).tokens
+        return list(self.prompts.of_conversation(conversation, room).tokens)
 
     def _kept(self, request: RerankRequest) -> int | None:
         """The number of tokens to which each document is truncated; None: documents are not truncated."""

@@ -127,7 +127,7 @@ class Preparation:
         for prompt in self._written(request):
             prober = self._steerer.peak_prober(condition)
             sequence = Sequence(
-                prompt.tokens, params, request.priority, salt=salt, flow=request.flow, probers=(prober,)
+                list(prompt.tokens), params, request.priority, salt=salt, flow=request.flow, probers=(prober,)
             )
             found.append((sequence, prober))
         return found

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from array import array
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from headrace import offload
@@ -42,7 +43,7 @@ class Room:
 class Prompt:
     """The token ids of a prompt, and what its answers need to know of it."""
 
-    tokens: list[int]
+    tokens: array[int]  # and no list: a request may have many long prompts, which are freed on the event loop
     param: str  # the request's member that it comes from
     echo: str | None = None  # its text, if the answer is to repeat it
     is_open: bool | None = None  # whether it ends inside reasoning; None: the model does not reason
@@ -97,7 +98,7 @@ class Prompts:
             if texts.echo:
                 is_whole = isinstance(text, str) and len(fitted) == len(tokens)
                 echo = text if isinstance(text, str) and is_whole else self.tokenizer.decode(fitted)
-            prompts.append(Prompt(fitted, param, echo))
+            prompts.append(Prompt(array("i", fitted), param, echo))
         return prompts
 
     def of_text(self, text: str | Ids, param: str, room: Room) -> list[int]:
@@ -145,7 +146,7 @@ class Prompts:
         names = conversation.tool_choice.names
         tools = tuple(tool for tool in _usable(conversation) if names is None or tool.name in names)
         fitted = self._fitted(tokens, "messages", room)
-        return Prompt(fitted, "messages", is_open=self._is_open(rendered), tools=tools)
+        return Prompt(array("i", fitted), "messages", is_open=self._is_open(rendered), tools=tools)
 
     def counted(self, conversation: Conversation, max_bytes: int) -> list[int]:
         """The ids of a conversation, whether it fits the context or not. Raises TextTooLong."""
@@ -164,7 +165,7 @@ class Prompts:
             variables={**self._effort(conversation.reasoning_effort), **conversation.template_kwargs},
         )
 
-    def roles(self, conversation: Conversation, tokens: Ids | list[int]) -> list[str]:
+    def roles(self, conversation: Conversation, tokens: Sequence[int]) -> list[str]:
         """The role of the message that each of the prompt's tokens belongs to. What the template writes after
         the last message is the assistant's. Raises BadRequest for a conversation that is too long for this:
         it is rendered once for each message.
@@ -266,7 +267,7 @@ def _refuse_media(messages: tuple[Message, ...]) -> None:
                 )
 
 
-def _num_equal(first: list[int], second: Ids | list[int]) -> int:
+def _num_equal(first: Sequence[int], second: Sequence[int]) -> int:
     """How many leading tokens are equal."""
     pairs = zip(first, second, strict=False)
     return next(
