@@ -88,6 +88,30 @@ def test_the_stream_of_a_key_without_limits_is_counted_too(limited: Relays, is_j
     assert counted(limited, made["id"]) == (USAGE["prompt_tokens"], USAGE["completion_tokens"])
 
 
+REFUSED = {
+    "FastAPI": (
+        422,
+        {"detail": [{"type": "extra_forbidden", "loc": ["body", "stream_options"], "msg": "Extra"}]},
+    ),
+    "words": (400, {"error": {"message": "Unknown parameter: 'stream_options'."}}),
+}
+
+
+@pytest.mark.parametrize("form", REFUSED)
+@pytest.mark.parametrize("is_relayed", [True, False])
+def test_a_provider_that_reports_no_usage_is_asked_without(form: str, is_relayed: bool) -> None:
+    status, error = REFUSED[form]
+    with relays(admin_keys=["boss"]) as relay:
+        relay.provider.play(answer(error, status=status), *[Answer(pieces=sse(CHUNK, STOP, "[DONE]"))] * 2)
+        own = BOSS if is_relayed else {**BOSS, "X-Headrace-Strict": "true"}
+        body = json.dumps({"model": "up:m", "messages": HI, "stream": True}).encode()
+        for _ in range(2):
+            found, _, content = relay.ask(CHAT, body, **own)
+            assert (found, b"error" in content, b"[DONE]" in content) == (200, False, True)
+        sent = ["stream_options" in post.body for post in relay.provider.posts]
+        assert sent == [True, False, False]
+
+
 def test_what_a_stream_without_usage_has_cost_is_in_the_usage(limited: Relays) -> None:
     """Else a restart, which reads the budget's use from there, gives it back."""
     limits = {"name": "b", "limits": {"total_tokens": LIMIT}}

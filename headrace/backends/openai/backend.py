@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from operator import itemgetter
-from typing import Any
+from typing import Any, TypeVar
 
 from headrace.backends.answer import open_answer
 from headrace.backends.http import Upstream, root
@@ -22,6 +22,7 @@ from headrace.backends.writing import Writing, size_of
 from headrace.config import ProviderConfig
 from headrace.dialects.values import an_object, count
 from headrace.encoder_types import Ranking, RerankRequest
+from headrace.errors import BadRequest, ProviderRefused
 from headrace.features import OPENAI_AND_VLLM, Feature
 from headrace.finite import size_up_to
 from headrace.offload import SMALL, aside
@@ -42,6 +43,9 @@ ENDPOINTS = (
     "/responses",
     "/models",
 )  # ends of a base_url
+USAGE_OPTION = "stream_options"
+
+T = TypeVar("T")
 
 
 class OpenAIBackend(Remote):
@@ -66,21 +70,43 @@ class OpenAIBackend(Remote):
         self._has_all_roles = is_openais
         self._signs_calls = is_google(upstream.base_url)
         self._limit = "max_completion_tokens" if is_own(upstream.base_url) else "max_tokens"
+        self._refuses_usage = False  # USAGE_OPTION: some providers know no such member
 
     @asynccontextmanager
     async def generate(self, request: GenerateRequest) -> AsyncIterator[AsyncIterator[Event]]:
         writing = Writing(request)
         path, body = await aside(size_of(request), partial(self.write, request, writing))
-        reader = Answer(
-            self.upstream,
-            request.num_choices,
-            extra_members=self.extra_members,
-            counts_tokens=self.counts_tokens,
-        )
         if self.counts_tokens:
-            body["stream_options"]["continuous_usage_stats"] = True
-        async with open_answer(self.upstream, path, body, reader, self.headers_of(request)) as events:
+            body[USAGE_OPTION]["continuous_usage_stats"] = True
+
+        def opened() -> AbstractAsyncContextManager[AsyncIterator[Event]]:
+            if self._refuses_usage:
+                body.pop(USAGE_OPTION, None)
+            reader = Answer(
+                self.upstream,
+                request.num_choices,
+                extra_members=self.extra_members,
+                counts_tokens=self.counts_tokens,
+            )
+            return open_answer(self.upstream, path, body, reader, self.headers_of(request))
+
+        async with self._with_usage(opened) as events:
             yield writing.for_caller(events)
+
+    @asynccontextmanager
+    async def _with_usage(self, opened: Callable[[], AbstractAsyncContextManager[T]]) -> AsyncIterator[T]:
+        """An answer for which usage is requested, which its caller may not have done: if the provider refuses
+        USAGE_OPTION, it gets the request again, and all later ones, without it.
+        """
+        async with AsyncExitStack() as exits:
+            try:
+                answer = await exits.enter_async_context(opened())
+            except (BadRequest, ProviderRefused) as exc:
+                if self._refuses_usage or USAGE_OPTION not in f"{exc.param} {exc.message}":
+                    raise
+                self._refuses_usage = True
+                answer = await exits.enter_async_context(opened())
+            yield answer
 
     def headers_of(self, request: GenerateRequest) -> Mapping[str, str] | None:
         """Headers beside those of every request."""
@@ -92,10 +118,16 @@ class OpenAIBackend(Remote):
     def relay(
         self, request: RelayRequest, model: str, *, until_content: bool = False
     ) -> AbstractAsyncContextManager[Relayed]:
+        opened = partial(self._relay, request, model, until_content=until_content)
+        return self._with_usage(opened) if request.adds_usage else opened()
+
+    def _relay(
+        self, request: RelayRequest, model: str, *, until_content: bool
+    ) -> AbstractAsyncContextManager[Relayed]:
         path, correct = request.endpoint, partial(self._corrected, request, model)
         members = request.body.members
-        has_usage = (
-            request.adds_usage or an_object(members.get("stream_options")).get("include_usage") is True
+        has_usage = self._adds_usage(request) or (
+            an_object(members.get(USAGE_OPTION)).get("include_usage") is True
         )
         reader = OpenAIRelayReader(self.upstream, path, members, has_usage=has_usage)
         return open_relay(
@@ -112,10 +144,13 @@ class OpenAIBackend(Remote):
         changed: Body = {"model": model}
         if request.max_tokens is not None:
             changed[self._limit] = request.max_tokens
-        if request.adds_usage:
-            options = request.body.members.get("stream_options") or {}
-            changed["stream_options"] = {**options, "include_usage": True}
+        if self._adds_usage(request):
+            options = request.body.members.get(USAGE_OPTION) or {}
+            changed[USAGE_OPTION] = {**options, "include_usage": True}
         return changed
+
+    def _adds_usage(self, request: RelayRequest) -> bool:
+        return request.adds_usage and not self._refuses_usage
 
     async def embed(self, request: EmbedRequest) -> Embeddings:
         body = await self.upstream.json("POST", "/embeddings", embed_body(request))
