@@ -34,7 +34,7 @@ print(f"Left after {count} chunks.")
 
 # The Responses API has a kind of event for everything that happens.
 kinds: dict[str, int] = {}
-with client.responses.stream(model=MODEL, input="Name a fruit.", max_output_tokens=40) as events:
+with client.responses.stream(model=MODEL, input="Hi", temperature=0, max_output_tokens=200) as events:
     for event in events:
         kinds[event.type] = kinds.get(event.type, 0) + 1
     answer = events.get_final_response()
