@@ -200,7 +200,7 @@ class Scheduler:
     def _start_newcomers(self, chunks: Chunks) -> bool:
         """Compute the prompts of flows of which no sequence runs in a step of their own, if many sequences of
         others run, none of a higher priority: so that the one request of a caller does not wait for the many
-        of another. The others come in the next step, whoever arrives meanwhile.
+        of another. The others come in the next step, even if there are newcomers again.
         """
         self._most_long = self.pace.allowance
         if len(self.running) >= CROWD and self._waiting and not self._has_started_newcomers:

@@ -159,7 +159,7 @@ class Attempts(Generic[T]):
 
     async def _pause(self, number: int) -> None:
         """Sleep until a target may be tried again. Raises the last error if that would be too late, or if the
-        breakers of all targets are open: nobody waits for those.
+        breakers of all targets are open: no request waits for those.
         """
         now = self._clock.now()
         targets = [one for one in self._plan.targets if one.breaker is None or not one.breaker.retry_after_s]
