@@ -149,9 +149,13 @@ class AnswerBody:
         return False
 
     def rewrite(self, framed: Callable[[ServerSentEvent], bytes]) -> None:
-        """Have each event of the stream written again by `framed`."""
+        """Have each event of the stream written again by `framed`. The last one stays without an end if it
+        had none: the stream may have broken off within it.
+        """
         found, self.beginning = events(self.whole()), b""
-        self.pieces = (framed(sent) async for sent in found)
+        self.pieces = (
+            framed(sent).removesuffix(b"\n\n") if sent.is_last else framed(sent) async for sent in found
+        )
 
     def whole(self) -> AsyncGenerator[bytes, None]:
         """The whole body, from its first byte."""

@@ -332,6 +332,7 @@ def test_completions(run: Run, seed: int) -> None:
 @traffic
 @example(79889731)  # two interleaved thoughts, each with half a character
 @example(334669624324391168)  # a block whose type is a number
+@example(222374)  # a stream without names of events that breaks off within its last one
 @example(276849022258588)  # a second beginning, whose prompt has no tokens
 @given(seeds)
 def test_messages(run: Run, seed: int) -> None:
