@@ -144,14 +144,14 @@ class EngineBackend(Backend):
             request = await self._measured(request, request.steering, request.steering.when)
         async with self._placed(request.flow) as enter:
             prepared = await aside(cost_of_request(request), partial(self._preparation.prompts, request))
-            made: list[Choice] = []
+            diverges = request.steering is not None and request.steering.has_divergence
+            made: list[Choice] | None = [] if diverges else None
             choices = self._preparation.choices(prepared, request, made)
             stream = Stream(choices, request.num_choices, self._thread_of().abort, request.flow)
             enter(stream)
             receipt = prepared[0].steered.receipts[0]
             fingerprint = None if receipt is None else receipt.fingerprint
-            diverges = request.steering is not None and request.steering.has_divergence
-            events = Compared(stream, made, self._divergence) if diverges else stream
+            events = stream if made is None else Compared(stream, made, self._divergence)
             yield with_ignored(events, unenforced(request), fingerprint)
 
     async def _divergence(self, choice: Choice) -> float | None:

@@ -133,10 +133,10 @@ class Preparation:
         return found
 
     def choices(
-        self, prepared: list[Prepared], request: GenerateRequest, made: list[Choice]
+        self, prepared: list[Prepared], request: GenerateRequest, made: list[Choice] | None
     ) -> Iterator[Choice]:
         """Create the request's sequences one by one, as each is started: all `n` of a prompt, then the next
-        prompt's. `made` gets each.
+        prompt's. `made` gets each; None: those that have ended need not stay in memory.
         """
         salt, most = self._salt(request.owner), max(1, COMPARED // request.num_choices)
         for number, entry in enumerate(prepared):
@@ -153,8 +153,10 @@ class Preparation:
                     divergence=Divergence(most) if steered.diverges and steered.plans[index] else None,
                 )  # fmt: skip
                 receipt, place = steered.receipts[index], number * request.n + index
-                made.append(Choice(sequence, place, entry.options, prompt.echo, receipt))
-                yield made[-1]
+                choice = Choice(sequence, place, entry.options, prompt.echo, receipt)
+                if made is not None:
+                    made.append(choice)
+                yield choice
                 if leader is None:
                     # The prompt is scored once, by the first sequence that has it.
                     leader, params = sequence, replace(params, prompt_logprobs=False)
