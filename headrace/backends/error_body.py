@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +12,16 @@ from headrace.backends.sse import events_in
 from headrace.dialects.values import Object, an_object, count, objects, parsed, valid
 
 MESSAGES = (  # in order of rank
-    "error", "errors", "message", "detail", "msg", "error_msg", "error_message", "error_description",
-    "base_resp", "status_msg", "reason", "text", "title",
+    "error", "errors", "message", "faultstring", "detail", "msg", "error_msg", "error_message",
+    "error_description", "base_resp", "status_msg", "description", "err", "exception", "fault", "reason",
+    "text", "title",
 )  # fmt: skip
+# what else an error says whose `error` may be no more than the name of its status, "Bad Request"
+WORDS = ("message", "detail", "msg", "error_message", "error_description", "description")
+INNER = ("error", "errors", "detail", "message", "err", "fault")  # members with the object that says more
+CODES = ("code", "status", "error_code", "errorcode", "__type")
+NAMES = frozenset((*MESSAGES, *CODES, "type", "param"))  # some providers begin them with a capital
+NO_CODES = ("error", "fail", "failed", "failure")
 BY_PARAMETER = ("errors", "detail")  # members that may contain messages by the names of parameters
 MAX_DEPTH = 8
 MAX_MESSAGE = 4000  # characters
@@ -39,7 +47,7 @@ def error_body(raw: str) -> ErrorBody:
     behind it.
     """
     try:
-        found = parsed(_data_in(raw))
+        found = _unpacked(parsed(_data_in(raw)), MAX_DEPTH)
     except (ValueError, RecursionError):
         return ErrorBody(_plain(raw))
     levels = list(_levels(found))[::-1]
@@ -56,6 +64,22 @@ def _data_in(raw: str) -> str:
     if not raw.lstrip().startswith(("data:", "event:")):
         return raw
     return next((sent.data for sent in events_in(raw.encode(errors="replace"))), raw)
+
+
+def _unpacked(value: Any, depth: int) -> Any:
+    """The same value with NAMES in lower case, and with what texts contain that are errors in JSON."""
+    if not depth:
+        return value
+    if isinstance(value, dict):
+        known = {name: name.lower() if name.lower() in NAMES else name for name in value}
+        return {known[name]: _unpacked(member, depth - 1) for name, member in value.items()}
+    if isinstance(value, list):
+        return [_unpacked(entry, depth - 1) for entry in value]
+    if isinstance(value, str) and value.lstrip().startswith(("{", "[")):
+        with suppress(ValueError, RecursionError):
+            inner = _unpacked(parsed(value), depth - 1)
+            return inner if _message(inner, MAX_DEPTH) else value
+    return value
 
 
 def _plain(raw: str) -> str:
@@ -97,10 +121,13 @@ def _message(found: object, depth: int) -> str:
         return "; ".join(filter(None, (_message(entry, depth - 1) for entry in found[:MAX_SEVERAL])))
     if not isinstance(found, dict):
         return ""
-    found_in = (_member(name, found.get(name), depth - 1) for name in MESSAGES)
-    text = next(filter(None, found_in), "")
-    quoted = _quoted(found.get("metadata"), depth - 1)
-    if quoted and quoted not in text:
+    texts = {name: _member(name, found.get(name), depth - 1) for name in MESSAGES}
+    text = next(filter(None, texts.values()), "")
+    more = [_message(an_object(found.get("metadata")).get("raw"), depth - 1)]  # a router's
+    if isinstance(found.get("error"), str):
+        more[:0] = filter(None, (texts[name] for name in WORDS))
+    quoted = next(filter(None, more), "")
+    if quoted not in text:
         text = f"{text}: {quoted}" if text else quoted
     location = ".".join(_steps(found)[:MAX_DEPTH])[:200]
     return f"{location}: {text}" if location and text else text
@@ -114,29 +141,25 @@ def _member(name: str, value: object, depth: int) -> str:
     return "; ".join(f"{valid(param)[:100]}: {inner}" for param, inner in pairs if inner)
 
 
-def _quoted(metadata: object, depth: int) -> str:
-    """The error of the provider behind a router, which is often JSON inside a string."""
-    raw = metadata.get("raw") if isinstance(metadata, dict) else None
-    if not isinstance(raw, str):
-        return _message(raw, depth)
-    return error_body(raw).message if raw.lstrip().startswith(("{", "[")) and depth > 0 else valid(raw)
-
-
 def _levels(found: Any) -> Iterator[Object]:
-    """The nested objects of an error, outermost first: one may be inside `error`, `errors` or a list."""
+    """The nested objects of an error, outermost first: one may be inside INNER, or a list, or be the error
+    of the provider behind a router.
+    """
     for _ in range(MAX_DEPTH):
         if isinstance(found, list):
             found = found[0] if found else None
         if not isinstance(found, dict):
             return
         yield found
-        found = next((found[name] for name in ("error", "errors", "detail") if name in found), None)
+        inner = [*(found.get(name) for name in INNER), an_object(found.get("metadata")).get("raw")]
+        found = next((value for value in inner if value and isinstance(value, dict | list)), None)
 
 
 def _code(level: Object) -> str | None:
-    """A code that is a name and not the number of a status."""
-    names = (_name(level.get("code")), _name(level.get("status")))
-    return next((name for name in names if name and not name.isdecimal()), None)
+    """A code that is a name and not the number of a status. Amazon's may have a namespace before it."""
+    names = (_name(level.get(name)) for name in CODES)
+    known = (name for name in names if name and not name.isdecimal() and name.lower() not in NO_CODES)
+    return next((name.rpartition("#")[2] or name for name in known), None)
 
 
 def _pause(level: Object) -> str | None:

@@ -25,12 +25,17 @@ from headrace.errors import (
 
 TOO_LONG_CODES = frozenset(
     ("context_length_exceeded", "context_window_exceeded", "exceed_context_size_error",
-     "model_context_window_exceeded", "prompt_too_long")
+     "model_context_window_exceeded", "prompt_too_long", "tokens_limit_reached")
 )  # fmt: skip
 TOO_LONG = re.compile(
     "context_length_exceeded|maximum context length|maximum prompt length is|available context size"
     "|prompt is too long|prompt too long|input is too long|context limit|context window"
     "|(exceeds|longer than|greater than) the (available |maximum |model's )?context"
+    "|when context the overflows"
+    r"|(input length|input tokens|prompt)( \(\d+ tokens\))? exceeds (the )?max(imum)?( allowed)? length"
+    "|exceeds the max_model_len|should not exceed max_num_tokens"
+    "|input tokens exceeded|tokens in request more than max tokens allowed|too many tokens: "
+    r"|inputs`? (tokens \+ `?max_new_tokens`? must be <=|must have less than \d+ tokens)"
     r"|input token count.{0,40}exceeds|input tokens exceed|token count of \d+ exceeds the limit"
     "|exceeded model token limit|longer than the maximum model length"
     "|reduce the length of the (messages|prompt|input)|too many input tokens|range of input length should be"
@@ -47,26 +52,27 @@ NUMBERS = tuple(
         r"(?P<requested>\d+) tokens > (?P<limit>\d+) maximum",
         r"\((?P<requested>\d+)( tokens)?\).{0,60}?(context|maximum)[^()]{0,60}\((?P<limit>\d+)( tokens)?\)",
         r"token count of (?P<requested>\d+) exceeds the limit of (?P<limit>\d+)",
+        r"prompt length (?P<requested>\d+) exceeds the max_model_len (?P<limit>\d+)",
     )
 )
 PROMPTS = {"/completions": "prompt", "/embeddings": "input"}  # endpoint → the member with the prompt
 MAX_PAUSE_S = 2**31 - 1  # of a Retry-After; more is no number of seconds for some clients
 MAX_NAME = 100  # characters of a code or a parameter's name
 NO_RETRY = {"x-should-retry": "false"}  # OpenAI's and Anthropic's SDKs obey it, whatever the status
-# an exhausted account: its status is 429, although waiting does not help
+# an exhausted account: its status is 429 or 5xx, although waiting does not help
 USED_UP = frozenset(
     ("insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "insufficient_balance",
      "exceeded_current_quota_error")
 )  # fmt: skip
 USED_UP_MESSAGE = re.compile(
     "exceeded your current quota|insufficient (balance|quota|credit)|used all available credits"
-    "|monthly spending limit",
+    "|(balance|credits?) (is|are) (insufficient|depleted|exhausted|used up)|monthly spending limit|余额不足",
     re.IGNORECASE,
 )
-# some providers refuse a key or an account with 400, as if the request were wrong
+# some providers refuse a key or an account with 400, as if the request were wrong, or without a status
 OUR_FAULT = re.compile(
     "api key (is )?(not valid|invalid|expired)|(incorrect|invalid) api key|credit balance is too low"
-    "|account is in good standing",
+    "|account is in good standing|carry the api secret key",
     re.IGNORECASE,
 )
 BAD_KEY = frozenset({"invalid_api_key", "invalid_authentication", "authentication_error"})
@@ -93,8 +99,11 @@ NO_ENDPOINT = re.compile(
 MEMBERS = {
     "messages.reasoning_content": re.compile(r"\breasoning_content\b"),
     "reasoning_effort": re.compile(
-        "reasoning[_. ]?effort|(does ?n[o']t|do not|not) support(ed)? (the )?.{0,20}(thinking|reasoning)"
-        "|(thinking|reasoning)( mode)? (is|are) not (supported|available|enabled)",
+        r"reasoning[_. ]?effort|output_config\.effort|thinking_?(level|budget|config)"
+        r"|thinking\.(type|adaptive)"
+        "|(does ?n[o']t|do not|not) support(ed)? (the )?.{0,20}(thinking|reasoning|effort)"
+        "|(thinking|reasoning|effort)( mode| level| budget)? (is|are) not (supported|available|enabled)"
+        "|reasoning is mandatory|works in thinking mode|think value",
         re.IGNORECASE,
     ),
     "verbosity": re.compile(r"\bverbosity\b", re.IGNORECASE),
@@ -156,7 +165,7 @@ def _error(refusal: Refusal) -> ServerError:
         return ProviderError(f"{provider} answered with a redirect; base_url must be the final address")
     if status in (404, 405):
         return _not_found(refusal, text)
-    if status == 400 and OUR_FAULT.search(refusal.message):
+    if status in (400, 500) and OUR_FAULT.search(refusal.message):
         return ProviderKeyRefused(text)
     return CLASSES.get(status, ProviderRefused if 400 <= status < 500 else ProviderError)(text)
 
@@ -240,7 +249,7 @@ def _is_final(refusal: Refusal, error: ServerError, pause: str | None) -> bool:
     if refusal.is_page and status < 500 and status not in TEMPORARY:
         return True
     is_said = pause is None and USED_UP_MESSAGE.search(refusal.message) is not None
-    return status == 429 and (is_said or bool({refusal.code, refusal.type} & USED_UP))
+    return is_said or bool({refusal.code, refusal.type} & USED_UP)
 
 
 def page(provider: str) -> ProviderError:

@@ -42,6 +42,30 @@ LONG = {
     "L16 OpenAI, responses": ("Your input exceeds the context window of this model.", (None, None)),
     "L16 Bedrock": ("Input is too long for requested model.", (None, None)),
     "L16 Ollama": ("prompt too long; exceeded max context length by 4 tokens", (None, None)),
+    "L16 LM Studio": (
+        "Trying to keep the first 5000 tokens when context the overflows. However, the model is loaded with "
+        "context length of only 4096 tokens",
+        (None, None),
+    ),
+    "L16 TGI": (
+        "Input validation error: `inputs` tokens + `max_new_tokens` must be <= 4096. Given: 5000 `inputs` "
+        "tokens and 20 `max_new_tokens`",
+        (None, None),
+    ),
+    "L16 vLLM": (
+        "The engine prompt length 5000 exceeds the max_model_len 4096. Please reduce prompt.",
+        (4096, 5000),
+    ),
+    "L16 SGLang": (
+        "Input length (5000 tokens) exceeds the maximum allowed length (4095 tokens).",
+        (4095, 5000),
+    ),
+    "L16 TensorRT-LLM": (
+        "The sum of prompt length (5000.0), query length (0) should not exceed max_num_tokens (4096)",
+        (None, None),
+    ),
+    "L16 Z.ai": ("Prompt exceeds max length", (None, None)),
+    "L16 Cohere": ("too many tokens: size limit exceeded by 11326 tokens.", (None, None)),
     "L16 Kimi": ("Your request exceeded model token limit: 262144 (requested: 291351)", (None, None)),
 }
 
@@ -68,6 +92,8 @@ def test_an_overflow_is_recognised_by_its_code_whatever_it_says(code: str | None
         (401, "prompt is too long"),
         (400, "max_tokens is too large: 9. This model supports at most 8 completion tokens"),
         (400, "messages: too long by 3 items"),
+        (400, "tools.0.function.name exceeds the maximum length of 64"),
+        (400, "user exceeds the maximum allowed length"),
     ],
 )
 def test_what_only_sounds_like_an_overflow_is_none(status: int, words: str) -> None:

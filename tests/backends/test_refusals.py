@@ -54,6 +54,27 @@ FINAL = {
         answer({"error": "Your team has used all available credits"}, status=429),
         429,
     ),
+    "G16 MiniMax's empty account, without a status": (
+        answer({"base_resp": {"status_code": 1008, "status_msg": "insufficient balance"}}),
+        502,
+    ),
+    "G16 MiniMax's bad key, without a status": (
+        answer(
+            {"base_resp": {"status_code": 1004, "status_msg": "login fail: Please carry the API secret key"}}
+        ),
+        502,
+    ),
+    "G16 a proxy's quota": (answer(said("insufficient_quota"), status=503), 503),
+    "G16 a proxy's empty account": (answer(said(None, "Insufficient balance"), status=500), 502),
+    "G16 Z.ai's empty account": (answer(said("1113", "余额不足或无可用资源包,请充值。"), status=429), 429),
+    "G16 Google's empty account": (
+        answer({"error": {"code": 429, "message": "Your prepayment credits are depleted."}}, status=429),
+        429,
+    ),
+    "G16 SiliconFlow's empty account": (
+        answer({"code": 30001, "message": "Sorry, your account balance is insufficient"}, status=429),
+        429,
+    ),
     "G16 OpenAI's closed account": (answer(said("billing_not_active"), status=429), 429),
     "G16 quota with a pause": (
         answer(said("insufficient_quota"), status=429, headers={"retry-after": "3"}),

@@ -58,6 +58,18 @@ REFUSALS = {
     "Groq": (400, {"message": "property 'reasoning_effort' is unsupported"}),
     "words": (422, {"message": "This model does not support reasoning"}),
     "more words": (400, {"message": '"llama3" does not support thinking'}),
+    "Gemini": (400, {"code": 400, "message": "Thinking level is not supported for this model."}),
+    "Gemini, which always thinks": (
+        400, {"message": "Budget 0 is invalid. This model only works in thinking mode."},
+    ),
+    "OpenRouter, which always thinks": (
+        400, {"code": 400, "message": "Reasoning is mandatory for this endpoint and cannot be disabled."},
+    ),
+    "a proxy of Anthropic's": (400, {"message": "This model does not support the effort parameter."}),
+    "its newer models": (400, {"message": '"thinking.type.enabled" is not supported for this model.'}),
+    "xAI": (400, {"message": "Model grok-4 does not support parameter reasoningEffort."}),
+    "Bedrock": (400, {"message": "extraneous key [reasoning_effort] is not permitted"}),
+    "Ollama's door": (400, {"message": 'think value "low" is not supported for this model'}),
 }  # fmt: skip
 
 
