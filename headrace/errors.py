@@ -309,6 +309,7 @@ class ProviderError(ServerError):
 
     status, type, code = 502, "server_error", "provider_error"
     has_started = False  # part of the answer had arrived: a retry would be paid twice
+    is_pause_guessed = False  # Retry-After is our guess for the caller: the provider named no time
 
 
 class ProviderRefused(ProviderError):

@@ -20,9 +20,9 @@ import aiohttp
 from headrace.backends.body_decoding import ACCEPTED, MAX_BODY, MAX_LISTED, Unpacker, is_enough
 from headrace.backends.connection import StaleConnection, open_session
 from headrace.backends.error_body import error_body, is_page
-from headrace.backends.refusals import MAX_NAME, Refusal, page, to_error
+from headrace.backends.refusals import MAX_NAME, Refusal, page, to_error, unreachable
 from headrace.dialects.values import whole as whole_value
-from headrace.errors import ProviderError, ProviderTimedOut, ProviderUnreachable, ServerError
+from headrace.errors import ProviderError, ProviderTimedOut, ServerError
 from headrace.finite import dumped_pieces, size_up_to
 from headrace.offload import SMALL, aside, while_wanted
 
@@ -155,9 +155,7 @@ class Upstream:
         """The error for one of aiohttp's, or an OSError."""
         if isinstance(failure, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
             in_time = " in time" if isinstance(failure, TimeoutError) else ""
-            return ProviderUnreachable(
-                f"{self.provider} cannot be reached{in_time}", headers={"Retry-After": "1"}
-            )
+            return unreachable(f"{self.provider} cannot be reached{in_time}")
         if isinstance(failure, TimeoutError):
             return ProviderTimedOut(f"{self.provider} did not answer in time")
         return ProviderError(f"the connection to {self.provider} broke")

@@ -153,6 +153,9 @@ def to_error(refusal: Refusal) -> ServerError:
         found = (name for name, pattern in MEMBERS.items() if pattern.search(refusal.message))
         error.status, error.param = refusal.status, refusal.param or next(found, None)
     error.headers |= _hints(refusal, error)
+    is_final = error.headers.get("x-should-retry") == "false"
+    if isinstance(error, ProviderLimited | ProviderUnreachable) and not is_final:
+        _guess_pause(error)
     return error
 
 
@@ -203,8 +206,8 @@ def _hints(refusal: Refusal, error: ServerError) -> dict[str, str]:
         hints.pop("retry-after-ms", None)
         return hints | NO_RETRY
     is_temporary = refusal.status in TEMPORARY or refusal.status >= 500
-    if isinstance(error, ProviderLimited | ProviderUnreachable) or (pause and is_temporary):
-        hints["Retry-After"] = pause or "1"
+    if pause and (is_temporary or isinstance(error, ProviderLimited | ProviderUnreachable)):
+        hints["Retry-After"] = pause
     return hints
 
 
@@ -250,6 +253,19 @@ def _is_final(refusal: Refusal, error: ServerError, pause: str | None) -> bool:
         return True
     is_said = pause is None and USED_UP_MESSAGE.search(refusal.message) is not None
     return is_said or bool({refusal.code, refusal.type} & USED_UP)
+
+
+def unreachable(message: str) -> ProviderUnreachable:
+    """The error for a provider to which there is no connection."""
+    error = ProviderUnreachable(message)
+    _guess_pause(error)
+    return error
+
+
+def _guess_pause(error: ProviderError) -> None:
+    """Let the caller try again in a second if the provider has named no time."""
+    error.is_pause_guessed = "Retry-After" not in error.headers
+    error.headers.setdefault("Retry-After", "1")
 
 
 def page(provider: str) -> ProviderError:

@@ -66,6 +66,10 @@ _PROMPT = ("prompt_tokens", "input_tokens")
 _COMPLETION = ("completion_tokens", "output_tokens")
 _PROMPT_DETAILS = ("prompt_tokens_details", "input_tokens_details")
 _COMPLETION_DETAILS = ("completion_tokens_details", "output_tokens_details")
+# some of the details beside the counts: Moonshot's, DeepSeek's, and Anthropic's from proxies of it
+_CACHED = ("cached_tokens", "prompt_cache_hit_tokens", "cache_read_input_tokens")
+_WRITTEN = ("cache_write_tokens", "cache_creation_tokens", "cache_creation_input_tokens")
+_REASONING = ("reasoning_tokens",)
 
 
 def usage_of(body: object) -> Usage | None:
@@ -79,14 +83,13 @@ def usage_of(body: object) -> Usage | None:
         _first_object(usage, _PROMPT_DETAILS),
         _first_object(usage, _COMPLETION_DETAILS),
     )
-    if not (of_prompt or of_completion):
-        return Usage(prompt, completion or 0)
+    of_prompt, of_completion = {**usage, **of_prompt}, {**usage, **of_completion}
     return Usage(
         prompt,
         completion or 0,
-        min(count(of_prompt.get("cached_tokens")) or 0, prompt),
-        count(of_completion.get("reasoning_tokens")) or 0,
-        count(of_prompt.get("cache_write_tokens")) or 0,
+        min(_first_count(of_prompt, _CACHED) or 0, prompt),
+        _first_count(of_completion, _REASONING) or 0,
+        min(_first_count(of_prompt, _WRITTEN) or 0, prompt),
         count(of_completion.get("accepted_prediction_tokens")) or 0,
         count(of_completion.get("rejected_prediction_tokens")) or 0,
     )

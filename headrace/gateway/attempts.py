@@ -18,7 +18,7 @@ from typing import Generic, TypeVar
 
 from headrace.breaker import Permit, reasons
 from headrace.config import RouteConfig
-from headrace.errors import BadRequest, ContextTooLong, ProviderUnreachable, ServerError
+from headrace.errors import BadRequest, ContextTooLong, ProviderError, ProviderUnreachable, ServerError
 from headrace.gateway.routing import Plan, Target
 
 log = logging.getLogger(__name__)
@@ -154,7 +154,9 @@ class Attempts(Generic[T]):
             permit.abandoned()  # busy, too small, or never reached: that says nothing about its health
         else:
             permit.succeeded()  # it refused the request, or has begun to answer: it is alive
-        wait_s = math.inf if isinstance(error, ContextTooLong) else retry_after_s(error)
+        is_guess = isinstance(error, ProviderError) and error.is_pause_guessed
+        wait_s = 0.0 if is_guess else retry_after_s(error)
+        wait_s = math.inf if isinstance(error, ContextTooLong) else wait_s
         self._not_before[id(target)] = self._clock.now() + wait_s
 
     async def _pause(self, number: int) -> None:

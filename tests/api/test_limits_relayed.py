@@ -93,6 +93,9 @@ REFUSED = {
         422,
         {"detail": [{"type": "extra_forbidden", "loc": ["body", "stream_options"], "msg": "Extra"}]},
     ),
+    "its member": (400, {"error": {"message": "include_usage is not supported"}}),
+    "an exception": (500, {"error": "TypeError: unexpected keyword argument 'stream_options'"}),
+    "501": (501, {"error": {"message": "stream_options is not implemented"}}),
     "words": (400, {"error": {"message": "Unknown parameter: 'stream_options'."}}),
 }
 

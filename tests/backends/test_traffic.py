@@ -220,7 +220,7 @@ def on_all_ways(events: Sequence[Event]) -> Heard:
     same(first, whole)
     assert whole.reason == first.reason
     streamed, message = by_messages(events)
-    same(first, streamed)
+    same(first, streamed, is_parsed=True)
     same(first, message, is_parsed=True)
     assert streamed.reason == message.reason == first.reason
     return first

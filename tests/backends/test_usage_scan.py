@@ -65,3 +65,23 @@ def test_usage_is_read_off_the_pieces(pieces: list[bytes], usage: Usage | None) 
     for piece in pieces:
         found.saw(piece)
     assert found.usage() == usage
+
+
+BESIDE = {
+    "Moonshot": ({"cached_tokens": 8}, Usage(20, 5, 8)),
+    "DeepSeek": ({"prompt_cache_hit_tokens": 8, "prompt_cache_miss_tokens": 12}, Usage(20, 5, 8)),
+    "a proxy of Anthropic's": (
+        {"cache_read_input_tokens": 8, "cache_creation_input_tokens": 3}, Usage(20, 5, 8, 0, 3),
+    ),
+    "LiteLLM": (
+        {"prompt_tokens_details": {"cached_tokens": 8, "cache_creation_tokens": 3}}, Usage(20, 5, 8, 0, 3),
+    ),
+    "Perplexity": ({"reasoning_tokens": 4, "cost": {"total_cost": 0.1}}, Usage(20, 5, 0, 4)),
+    "more than there are": ({"prompt_cache_hit_tokens": 80}, Usage(20, 5, 20)),
+    "no counts": ({"cached_tokens": "many", "reasoning_tokens": None}, Usage(20, 5)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("members", "usage"), BESIDE.values(), ids=BESIDE)
+def test_details_beside_the_counts_are_read(members: dict[str, object], usage: Usage) -> None:
+    assert openai_usage({"prompt_tokens": 20, "completion_tokens": 5, **members}) == usage

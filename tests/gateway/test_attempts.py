@@ -11,6 +11,7 @@ from random import Random
 import pytest
 
 from headrace.backends.fake import FakeBackend
+from headrace.backends.refusals import Refusal, to_error, unreachable
 from headrace.breaker import COOL_DOWN_S, MAX_FAILURES
 from headrace.errors import (
     BadRequest,
@@ -166,6 +167,36 @@ def test_retry_waits_as_long_as_it_was_asked_to() -> None:
             await served.start(ask("fast"))
         assert clock.slept == [pytest.approx(3)]
         assert len(first.requests) == 2
+
+    asyncio.run(run())
+
+
+def test_a_pause_that_no_provider_has_named_is_not_waited_for() -> None:
+    """Callers get a Retry-After in any case: of a provider that cannot be reached it is a guess."""
+
+    async def run() -> None:
+        for error in (unreachable("down"), to_error(Refusal("p", 429)), to_error(Refusal("p", 503))):
+            clock, first = ManualClock(), backend("a", error)
+            served = gateway(first, clock=clock, fast=route("a:m", retries=1))
+            with pytest.raises(ProviderError) as raised:
+                await served.start(ask("fast"))
+            assert raised.value.headers["Retry-After"] == "1"
+            assert [pause < 0.5 for pause in clock.slept] == [True]
+
+    asyncio.run(run())
+
+
+def test_a_pause_that_a_provider_has_named_is_waited_for() -> None:
+    async def run() -> None:
+        for error in (
+            to_error(Refusal("p", 429, headers={"retry-after": "1"})),
+            to_error(Refusal("p", 503, pause="1")),
+        ):
+            clock, first = ManualClock(), backend("a", error)
+            served = gateway(first, clock=clock, fast=route("a:m", retries=1))
+            with pytest.raises(ProviderError):
+                await served.start(ask("fast"))
+            assert clock.slept == [pytest.approx(1)]
 
     asyncio.run(run())
 

@@ -14,8 +14,9 @@ from headrace.backend_types import Backend, EngineStats, with_ignored
 from headrace.backends.concurrency import Places, check_choices
 from headrace.backends.llamacpp.choices import ChoiceGroup, Open, run_choices, split_choices
 from headrace.backends.llamacpp.dialect import LlamaCppDialect, checked, shown, with_grammar
-from headrace.backends.llamacpp.process import Running, Settings, unreachable
+from headrace.backends.llamacpp.process import Running, Settings
 from headrace.backends.openai.body import chat_body
+from headrace.backends.refusals import unreachable
 from headrace.backends.writing import Writing, size_of
 from headrace.errors import BadRequest, ContextTooLong, HeadraceError, ProviderError, ServerError, TextTooLong
 from headrace.offload import aside, cancel_and_wait, while_wanted

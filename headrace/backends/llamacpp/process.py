@@ -17,10 +17,11 @@ from typing import Any
 
 from headrace.backends.http import Upstream
 from headrace.backends.llamacpp.dialect import LlamaCppDialect
+from headrace.backends.refusals import unreachable
 from headrace.children.child import Child, ChildFailed, Command
 from headrace.config import ProviderConfig, install_command
 from headrace.config.memory import cache_budget, check_cache
-from headrace.errors import ModelError, ProviderError, ProviderUnreachable, ServerError
+from headrace.errors import ModelError, ProviderError, ServerError
 from headrace.models.catalog import GGUFModel
 
 MAX_SLOTS = 8  # each allocates memory for its whole length at start
@@ -129,10 +130,6 @@ class Running:
                 await self.child.wait()
         has_ended = self.child.exit_code is not None
         return unreachable("llama.cpp ended while it answered") if has_ended else error
-
-
-def unreachable(message: str) -> ProviderUnreachable:
-    return ProviderUnreachable(message, headers={"Retry-After": "1"})
 
 
 def slots(model: GGUFModel, *, max_model_len: int, kv_cache_bytes: int, max_num_seqs: int) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import replace
@@ -22,7 +23,7 @@ from headrace.backends.writing import Writing, size_of
 from headrace.config import ProviderConfig
 from headrace.dialects.values import an_object, count
 from headrace.encoder_types import Ranking, RerankRequest
-from headrace.errors import BadRequest, ProviderRefused
+from headrace.errors import ServerError
 from headrace.features import OPENAI_AND_VLLM, Feature
 from headrace.finite import size_up_to
 from headrace.offload import SMALL, aside
@@ -44,6 +45,7 @@ ENDPOINTS = (
     "/models",
 )  # ends of a base_url
 USAGE_OPTION = "stream_options"
+REFUSES_USAGE = re.compile(f"{USAGE_OPTION}|include_usage")
 
 T = TypeVar("T")
 
@@ -101,8 +103,8 @@ class OpenAIBackend(Remote):
         async with AsyncExitStack() as exits:
             try:
                 answer = await exits.enter_async_context(opened())
-            except (BadRequest, ProviderRefused) as exc:
-                if self._refuses_usage or USAGE_OPTION not in f"{exc.param} {exc.message}":
+            except ServerError as exc:
+                if self._refuses_usage or not REFUSES_USAGE.search(f"{exc.param} {exc.message}"):
                     raise
                 self._refuses_usage = True
                 answer = await exits.enter_async_context(opened())

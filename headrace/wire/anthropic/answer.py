@@ -28,6 +28,7 @@ from headrace.types import (
     Usage,
 )
 from headrace.wire.activations import NOTHING, SteeringAnswer, inside
+from headrace.wire.anthropic.tool_input import ToolInput
 from headrace.wire.call_order import CallOrder, Content
 from headrace.wire.generation import dump
 from headrace.wire.limits import whole
@@ -131,6 +132,7 @@ class Frames:
         self._index = -1  # of the last block that was opened
         self._open: Kind | None = None
         self._call: int | None = None  # the index of the open call
+        self._input = ToolInput()  # of the open call
         self._order = CallOrder()
         self._thoughts: list[str] = []  # reasoning since the last complete thought
 
@@ -209,11 +211,12 @@ class Frames:
         if event.name is not None:
             yield from self._close()
             yield self._begin("tool_use", _tool_use(event.id or "", event.name, {}))
-            self._call = event.call
+            self._call, self._input = event.call, ToolInput()
         if event.arguments:
             if self._open != "tool_use" or self._call != event.call:
                 raise ProviderError("a call went on after it had ended")
-            yield self._delta("input_json_delta", partial_json=event.arguments)
+            if piece := self._input.push(event.arguments):
+                yield self._delta("input_json_delta", partial_json=piece)
 
     def _in(self, empty: AnsweredText | dialect.SignedThinking) -> Iterator[str]:
         """Begin this block, and end the open one, unless a block of its type is open already."""
@@ -229,6 +232,8 @@ class Frames:
         return frame("content_block_delta", index=self._index, delta={"type": type, **members})
 
     def _close(self) -> Iterator[str]:
+        if self._open == "tool_use" and (rest := self._input.end()):
+            yield self._delta("input_json_delta", partial_json=rest)
         if self._open is not None:
             self._open = None
             yield frame("content_block_stop", index=self._index)
