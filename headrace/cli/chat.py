@@ -4,18 +4,19 @@ they start. A question that comes through a pipe, or as an argument, is answered
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headrace.cli.connection import Address, Connection, NoAnswer, is_headrace
 from headrace.cli.terminal import ProgressBar
-from headrace.config import Config, options
+from headrace.config import Config, Loaded, options
 
 if TYPE_CHECKING:
     from headrace.cli.session import Session
@@ -62,40 +63,27 @@ class Reader:
         return text.rstrip().removesuffix(QUOTES).strip("\n")
 
 
-@dataclass(frozen=True, slots=True)
-class Wishes:
-    """What the command line asks of a chat. `conversation`: the name of one that the server keeps."""
-
-    address: Address = field(default_factory=Address)
-    model: str | None = None
-    system: str | None = None
-    conversation: str | None = None
-    is_verbose: bool = False
-    is_plain: bool = False
-    question: str = ""
-
-
-def chat(config: Config, wishes: Wishes, *, config_file: Path | None) -> int:
-    """Chat until the input ends. Returns the exit code. Raises NoAnswer."""
-    with _server(config, wishes, config_file) as (connection, is_own):
+def chat(arguments: argparse.Namespace, loaded: Loaded) -> int:
+    """Chat until the input ends. Raises NoAnswer."""
+    model = arguments.model
+    with _server(arguments, loaded.config) as (connection, is_own):
         served = [entry["id"] for entry in connection.get("/v1/models")["data"]]
         if not served:
             raise NoAnswer(f"the server at {connection.url} has no model")
-        if wishes.model is not None and wishes.model not in served and not is_own:
+        if model is not None and model not in served and not is_own:
             has = ", ".join(served)
-            raise NoAnswer(f"the server at {connection.url} has no model {wishes.model!r}; it has {has}")
-        return _talk(connection, _chosen(wishes.model, served), wishes, config)
+            raise NoAnswer(f"the server at {connection.url} has no model {model!r}; it has {has}")
+        return _talk(connection, _chosen(model, served), arguments, loaded.config)
 
 
-def run(config: Config, wishes: Wishes, *, config_file: Path | None) -> int:
+def run(arguments: argparse.Namespace, loaded: Loaded) -> int:
     """The same with a model that is fetched first if it is not here. Raises NoAnswer, ModelError."""
-    assert wishes.model is not None
-    with _server(config, wishes, config_file) as (connection, is_own):
+    with _server(arguments, loaded.config) as (connection, is_own):
         served = [entry["id"] for entry in connection.get("/v1/models")["data"]]
-        name = _chosen(wishes.model, served)
-        if wishes.model not in served and not is_own:
-            name = _pulled(connection, wishes.model)
-        return _talk(connection, name, wishes, config)
+        name = _chosen(arguments.model, served)
+        if arguments.model not in served and not is_own:
+            name = _pulled(connection, arguments.model)
+        return _talk(connection, name, arguments, loaded.config, question=" ".join(arguments.prompt))
 
 
 def _chosen(model: str | None, served: list[str]) -> str:
@@ -122,22 +110,24 @@ def _pulled(connection: Connection, reference: str) -> str:
     return str(status["id"])
 
 
-def _talk(connection: Connection, model: str, wishes: Wishes, config: Config) -> int:
+def _talk(
+    connection: Connection, model: str, arguments: argparse.Namespace, config: Config, question: str = ""
+) -> int:
     from headrace.cli.session import Session
     from headrace.cli.writer import writer
 
     session = Session(
         connection,
         model,
-        writer(is_plain=wishes.is_plain),
-        system=wishes.system,
-        conversation=wishes.conversation,
-        is_verbose=wishes.is_verbose,
+        writer(is_plain=arguments.plain),
+        system=arguments.system,
+        conversation=arguments.conversation,
+        is_verbose=arguments.verbose,
         folder=config.paths.data,
     )
     is_typed = sys.stdin is None or sys.stdin.isatty()
     piped = "" if is_typed else sys.stdin.read().strip()
-    question = "\n\n".join(part for part in (piped, wishes.question.strip()) if part)
+    question = "\n\n".join(part for part in (piped, question.strip()) if part)
     if question or not is_typed:
         return 0 if not question or session.ask(question) else 1
     return _converse(session, config)
@@ -161,23 +151,24 @@ def _converse(session: Session, config: Config) -> int:
 
 
 @contextlib.contextmanager
-def _server(config: Config, wishes: Wishes, config_file: Path | None) -> Iterator[tuple[Connection, bool]]:
+def _server(arguments: argparse.Namespace, config: Config) -> Iterator[tuple[Connection, bool]]:
     """Find or start a server; one that was named is not started. Yields a connection, and whether the server
     was started here and ends with the chat.
     """
-    connection = wishes.address.connection(config)
-    if wishes.address.url is not None or is_headrace(connection.url):
+    address = Address(arguments.url, arguments.key)
+    connection = address.connection(config)
+    if address.url is not None or is_headrace(connection.url):
         yield connection, False
         return
     print("no server answers; starting one", file=sys.stderr)
     command = [sys.executable, "-m", "headrace", "serve", "--host", "127.0.0.1", "--port", "0"]
     command += ["--log-level", "WARNING", *_engine_flags(config)]
-    command += ["--config", str(config_file)] if config_file else []
-    command += [wishes.model or config.models.default, *config.models.more]
+    command += ["--config", str(arguments.config)] if arguments.config else []
+    command += [arguments.model or config.models.default, *config.models.more]
     # in a session of its own: Ctrl-C ends an answer, and not the server
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
         try:
-            yield replace(wishes.address, url=_announced_url(process)).connection(config), True
+            yield replace(address, url=_announced_url(process)).connection(config), True
         finally:
             process.terminate()
 

@@ -4,6 +4,7 @@ with --online also each provider's list of models, as comments.
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
 import re
@@ -31,16 +32,16 @@ HINTS: dict[type[HeadraceError], str] = {
 BARE = re.compile(r"[A-Za-z0-9_-]+")
 
 
-def check_config(loaded: Loaded, *, online: bool) -> int:
-    """Print the configuration. Returns the exit code: 1 if a provider failed. Raises ConfigError for a
-    certificate that cannot be used.
+def check_config(arguments: argparse.Namespace, loaded: Loaded) -> int:
+    """Print the configuration. The exit code is 1 if a provider failed. Raises ConfigError for a certificate
+    that cannot be used.
     """
     if loaded.config.server.tls_certificate:
         from headrace.server.tls import Certificate
 
         Certificate(loaded.config.server)
     print("# what is configured, as TOML; secrets are masked", *_sections(loaded), *_tables(loaded), sep="\n")
-    return _report_all(loaded.config) if online else 0
+    return _report_all(loaded.config) if arguments.online else 0
 
 
 def _sections(loaded: Loaded) -> Iterator[str]:

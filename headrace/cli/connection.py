@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import http.client
 import json
 import urllib.error
@@ -10,7 +11,7 @@ import urllib.request
 from dataclasses import dataclass
 from typing import Any
 
-from headrace.config import Config, is_loopback
+from headrace.config import Config, Loaded, is_loopback
 from headrace.errors import HeadraceError
 
 CONNECT_S = 3
@@ -80,6 +81,11 @@ class Connection:
             reason = exc.reason if isinstance(exc, urllib.error.URLError) else exc
             raise NoAnswer(f"the server at {self.url} cannot be reached: {reason}") from exc
         return response
+
+
+def connect(arguments: argparse.Namespace, loaded: Loaded) -> Connection:
+    """A connection to the server that a command's options name."""
+    return Address(arguments.url, arguments.key).connection(loaded.config)
 
 
 def _message(exc: urllib.error.HTTPError) -> str:

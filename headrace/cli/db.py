@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import os
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO, TypeVar
 
 from headrace.cli.terminal import ProgressBar
-from headrace.config import Config
+from headrace.config import Config, Loaded
 from headrace.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -35,10 +36,10 @@ def on_database(config: Config, work: Callable[[Maintenance], Awaitable[T]]) -> 
     return asyncio.run(run())
 
 
-def verify(config: Config) -> int:
+def verify(arguments: argparse.Namespace, loaded: Loaded) -> int:
     with closing(ProgressBar(is_bytes=False)) as bar:
         problems = on_database(
-            config, lambda database: database.verify(lambda n, of: bar("verifying", n, of))
+            loaded.config, lambda database: database.verify(lambda n, of: bar("verifying", n, of))
         )
     for problem in problems:
         print(problem)
@@ -46,34 +47,35 @@ def verify(config: Config) -> int:
     return WRONG if problems else 0
 
 
-def migrate(config: Config) -> int:
+def migrate(arguments: argparse.Namespace, loaded: Loaded) -> int:
     async def applied(database: Maintenance) -> list[str]:
         return database.applied
 
-    steps = on_database(config, applied)
+    steps = on_database(loaded.config, applied)
     print("\n".join(f"applied {step}" for step in steps) or "nothing to do: the schema is the newest")
     return 0
 
 
-def prune(config: Config) -> int:
-    gone = on_database(config, lambda database: database.prune())
+def prune(arguments: argparse.Namespace, loaded: Loaded) -> int:
+    gone = on_database(loaded.config, lambda database: database.prune())
     print("removed " + ", ".join(f"{count} {name}" for name, count in gone.items()))
     return 0
 
 
-def export(config: Config, target: str) -> int:
-    with closing(ProgressBar(is_bytes=False)) as bar, _writing(target) as file:
+def export(arguments: argparse.Namespace, loaded: Loaded) -> int:
+    with closing(ProgressBar(is_bytes=False)) as bar, _writing(arguments.target) as file:
         count = on_database(
-            config, lambda database: database.write_to(file.write, lambda n, of: bar("exporting", n, of))
+            loaded.config,
+            lambda database: database.write_to(file.write, lambda n, of: bar("exporting", n, of)),
         )
     print(f"exported {count} rows", file=sys.stderr)
     return 0
 
 
-def import_(config: Config, source: str) -> int:
-    with closing(ProgressBar(is_bytes=False)) as bar, _reading(source) as file:
+def import_(arguments: argparse.Namespace, loaded: Loaded) -> int:
+    with closing(ProgressBar(is_bytes=False)) as bar, _reading(arguments.source) as file:
         counts = on_database(
-            config, lambda database: database.read_from(file, lambda n: bar("importing", n, 0))
+            loaded.config, lambda database: database.read_from(file, lambda n: bar("importing", n, 0))
         )
     print(f"imported {counts.num_new} rows; {counts.num_known} were there already", file=sys.stderr)
     return 0

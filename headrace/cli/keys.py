@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from headrace.cli.db import on_database
 from headrace.cli.terminal import print_table
-from headrace.config import Config
+from headrace.config import Config, Loaded
 from headrace.errors import ServerError
 from headrace.store import StoredKey, UsageRow
 from headrace.wire.keys import KeyBody, changed
@@ -55,7 +55,7 @@ def add_options(create: argparse.ArgumentParser) -> None:
     )
 
 
-def create(config: Config, arguments: argparse.Namespace) -> int:
+def create(arguments: argparse.Namespace, loaded: Loaded) -> int:
     """Make a key with what `POST /v1/admin/keys` would accept."""
 
     def work() -> None:
@@ -69,28 +69,30 @@ def create(config: Config, arguments: argparse.Namespace) -> int:
         }  # fmt: skip
         checked = parse(KeyBody, json.dumps(body).encode())
         key = changed(StoredKey("", "", "", "", 0), checked)
-        _show_secret(config, *on_database(config, lambda database: database.keys.create(key)))
+        _show_secret(loaded.config, *on_database(loaded.config, lambda database: database.keys.create(key)))
 
     return _reported(work)
 
 
-def rotate(config: Config, id: str) -> int:
-    return _reported(
-        lambda: _show_secret(config, *on_database(config, lambda database: database.keys.rotate(id)))
-    )
-
-
-def revoke(config: Config, id: str) -> int:
+def rotate(arguments: argparse.Namespace, loaded: Loaded) -> int:
     def work() -> None:
-        key = on_database(config, lambda database: database.keys.revoke(id))
+        rotated = on_database(loaded.config, lambda database: database.keys.rotate(arguments.id))
+        _show_secret(loaded.config, *rotated)
+
+    return _reported(work)
+
+
+def revoke(arguments: argparse.Namespace, loaded: Loaded) -> int:
+    def work() -> None:
+        key = on_database(loaded.config, lambda database: database.keys.revoke(arguments.id))
         print(f"revoked {key.id} ({key.name}); running servers refuse it within seconds")
 
     return _reported(work)
 
 
-def list_keys(config: Config) -> int:
+def list_keys(arguments: argparse.Namespace, loaded: Loaded) -> int:
     rows: list[tuple[str, ...]] = [("ID", "KEY", "NAME", "OWNER", "STATE", "MODELS", "LIMITS")]
-    rows += [_row(key) for key in on_database(config, lambda database: all_keys(database.keys))]
+    rows += [_row(key) for key in on_database(loaded.config, lambda database: all_keys(database.keys))]
     print_table(rows)
     return 0
 
@@ -155,17 +157,18 @@ def _duration(text: str) -> int:
     return int(found[1]) * UNITS[found[2]]
 
 
-def usage(config: Config, *, days: int, key: str | None, as_json: bool) -> int:
+def usage(arguments: argparse.Namespace, loaded: Loaded) -> int:
     """Print the usage of the last days. Raises ConfigError, StoreUnavailable."""
     from headrace.api.authentication import names  # loads FastAPI, which `--help` does not need
 
     until = int(time.time() // DAY_S) + 1
     found = on_database(
-        config, lambda database: database.usage.rows(since=until - days, until=until, key=key)
+        loaded.config,
+        lambda database: database.usage.rows(since=until - arguments.days, until=until, key=arguments.key),
     )
-    configured = names(config.server)
+    configured = names(loaded.config.server)
     rows = [replace(row, name=row.name or configured.get(row.key)) for row in found]
-    if as_json:
+    if arguments.json:
         print(
             json.dumps([{**asdict(row), "day": _date(row.day), "cost": row.cost / BILLION} for row in rows])
         )

@@ -4,11 +4,12 @@ files, without loading it.
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Collection
 
 from headrace.backend_types import Backend
 from headrace.cli.terminal import ProgressBar, print_table
-from headrace.config import Config
+from headrace.config import Config, Loaded
 from headrace.errors import ModelError
 from headrace.local import fetched, known, sizes
 from headrace.models.catalog import DEFAULT_MODEL, Cache, GGUFModel, Model
@@ -29,8 +30,8 @@ SHOWN = 600  # characters of a chat template
 MIB = 2**20
 
 
-def pull(reference: str, config: Config) -> int:
-    model = fetch(reference, config)
+def pull(arguments: argparse.Namespace, loaded: Loaded) -> int:
+    model = fetch(arguments.reference, loaded.config)
     if isinstance(model, GGUFModel):
         print(f"{model.name} is ready in {model.gguf}, for llama.cpp")
     else:
@@ -38,20 +39,20 @@ def pull(reference: str, config: Config) -> int:
     return 0
 
 
-def list_models(config: Config) -> int:
-    models = Cache(config.paths.cache).models()
+def list_models(arguments: argparse.Namespace, loaded: Loaded) -> int:
+    models = Cache(loaded.config.paths.cache).models()
+    if arguments.available:
+        return _list_available({model.name for model in models})
     if not models:
         print(f"no models yet; try: headrace pull {DEFAULT_MODEL}")
         return 0
-    print_table([COLUMNS, *(_row(model, config) for model in models)])
+    print_table([COLUMNS, *(_row(model, loaded.config) for model in models)])
     return 0
 
 
-def list_available(config: Config) -> int:
+def _list_available(here: Collection[str]) -> int:
     """List the built-in aliases. Those that have not been tested are marked."""
-    here = {model.name for model in Cache(config.paths.cache).models()}
-    rows = [AVAILABLE, *(_available(name, here) for name in ALIASES)]
-    print_table(rows)
+    print_table([AVAILABLE, *(_available(name, here) for name in ALIASES)])
     print(
         "\n* not tested: the machines that Headrace is developed on cannot reach the Hugging Face hub."
         "\nOur engine is written for all of these architectures; llama.cpp runs them, too (docs/models.md)."
@@ -74,9 +75,9 @@ def _available(name: str, here: Collection[str]) -> tuple[str, ...]:
     return (name + mark, size, alias.license or "?", "yes" if name in here else "-", where)
 
 
-def remove(name: str, config: Config) -> int:
-    Cache(config.paths.cache).remove(name)
-    print(f"{name} is removed")
+def remove(arguments: argparse.Namespace, loaded: Loaded) -> int:
+    Cache(loaded.config.paths.cache).remove(arguments.name)
+    print(f"{arguments.name} is removed")
     return 0
 
 
@@ -96,9 +97,10 @@ def _row(model: Model, config: Config) -> tuple[str, ...]:
     return (model.name, model.architecture, model.quantization or "-", str(model.context_length), size, shown)
 
 
-def show(name: str, config: Config) -> int:
+def show(arguments: argparse.Namespace, loaded: Loaded) -> int:
     """Raises ModelError for a model that is not on this machine."""
-    model = _found(name, config)
+    config = loaded.config
+    model = _found(arguments.model, config)
     described = known(model, config, sizes(config, 1).kv_cache_bytes, _never)
     card, info = described.card, described.info
     alias = ALIASES.get(model.name)

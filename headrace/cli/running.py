@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import argparse
 from typing import Any
 
-from headrace.cli.connection import Connection
+from headrace.cli.connection import connect
 from headrace.cli.terminal import print_table
+from headrace.config import Loaded
 
 COLUMNS = ("NAME", "STATE", "MEMORY", "RUNNING", "WAITING", "UNTIL", "NOTE")
 MIB = 2**20
 
 
-def ps(connection: Connection) -> int:
+def ps(arguments: argparse.Namespace, loaded: Loaded) -> int:
     """List the models that a server has on its machine. Raises NoAnswer."""
-    listed = connection.get("/v1/models?detail=true")["data"]
+    listed = connect(arguments, loaded).get("/v1/models?detail=true")["data"]
     rows = [
         _row(entry["status"])
         for entry in listed
@@ -26,9 +28,10 @@ def ps(connection: Connection) -> int:
     return 0
 
 
-def move(connection: Connection, step: str, model: str) -> int:
+def move(arguments: argparse.Namespace, loaded: Loaded) -> int:
     """Load or unload a model, and wait until that is done. Raises NoAnswer."""
-    status = connection.post(f"/v1/models/{step}", {"model": model})
+    step = arguments.step
+    status = connect(arguments, loaded).post(f"/v1/models/{step}", {"model": arguments.model})
     took = f" ({status['load_s']:.1f} s)" if step == "load" and status["load_s"] is not None else ""
     print(f"{status['id']} is {status['state']}{took}")
     return 0

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from headrace.cli.models import fetch
 from headrace.cli.terminal import ProgressBar
-from headrace.config import Config
+from headrace.config import Config, Loaded
 from headrace.errors import ConfigError
 from headrace.models.model import Model
 
@@ -26,17 +26,17 @@ def root_of(config: Config) -> Path:
     return config.steering.folder(config.paths.data)
 
 
-def train_vector(arguments: argparse.Namespace, config: Config) -> int:
+def train_vector(arguments: argparse.Namespace, loaded: Loaded) -> int:
     from headrace.cli.steer_options import layers_of
     from headrace.steering.corpus import file_lines
     from headrace.steering.vector_training import VectorTraining
 
     positive, negative = file_lines(arguments.positive), file_lines(arguments.negative)
     layers = layers_of(arguments.layer)
-    with closing(ProgressBar(is_bytes=False)) as bar, _opened(config, layers) as (model, capture):
+    with closing(ProgressBar(is_bytes=False)) as bar, _opened(loaded.config, layers) as (model, capture):
         training = VectorTraining(capture, layers, arguments.method, arguments.states, bar)
         trained = training.run(positive, negative)
-        path = root_of(config) / VECTORS / f"{arguments.name}.gguf"
+        path = root_of(loaded.config) / VECTORS / f"{arguments.name}.gguf"
         trained.save(path, model=model.name, name=arguments.name)
     for line in trained.summary():
         print(line)
@@ -44,7 +44,7 @@ def train_vector(arguments: argparse.Namespace, config: Config) -> int:
     return 0
 
 
-def train_sae(arguments: argparse.Namespace, config: Config) -> int:
+def train_sae(arguments: argparse.Namespace, loaded: Loaded) -> int:
     from headrace.cli.steer_options import layers_of
     from headrace.steering.sae_training import SAETraining
     from headrace.steering.train_sae import SAESettings
@@ -53,7 +53,7 @@ def train_sae(arguments: argparse.Namespace, config: Config) -> int:
     if len(layers) != 1:
         raise ConfigError("--layer: a sparse autoencoder is trained on one layer")
     settings = SAESettings(arguments.features, arguments.k, arguments.epochs, seed=arguments.seed)
-    with closing(ProgressBar(is_bytes=False)) as bar, _opened(config, layers) as (model, capture):
+    with closing(ProgressBar(is_bytes=False)) as bar, _opened(loaded.config, layers) as (model, capture):
         training = SAETraining(capture, layers[0], settings, _decoder(model), bar)
         trained = training.run(
             arguments.text,
@@ -61,7 +61,7 @@ def train_sae(arguments: argparse.Namespace, config: Config) -> int:
             length=min(arguments.context, model.context_length),
             prefix=(model.bos_token_id,) if model.add_bos and model.bos_token_id is not None else (),
         )
-        folder = root_of(config) / SAES / arguments.name
+        folder = root_of(loaded.config) / SAES / arguments.name
         trained.save(folder, model=model.name, name=arguments.name, half=arguments.half)
     for line in trained.summary():
         print(line)
@@ -69,14 +69,14 @@ def train_sae(arguments: argparse.Namespace, config: Config) -> int:
     return 0
 
 
-def features(arguments: argparse.Namespace, config: Config) -> int:
+def features(arguments: argparse.Namespace, loaded: Loaded) -> int:
     """Print the features that write and read a token."""
     from headrace.steering import report
     from headrace.steering.token_features import load_sae, token_features
 
-    folder = sae_folder(arguments.sae, config)
+    folder = sae_folder(arguments.sae, loaded.config)
     sae = load_sae(folder)
-    with closing(ProgressBar(is_bytes=False)) as bar, _opened(config, ()) as (model, capture):
+    with closing(ProgressBar(is_bytes=False)) as bar, _opened(loaded.config, ()) as (model, capture):
         if sae.info.width != capture.width:
             raise ConfigError(
                 f"{folder} is for hidden states of {sae.info.width} numbers; {model.name} has {capture.width}"
@@ -88,7 +88,7 @@ def features(arguments: argparse.Namespace, config: Config) -> int:
         print(f"{'feature':>8}  {title:>9}  its tokens")
         for score in scores:
             print(f"{score.feature:>8}  {score.score:>9.2f}  {sae.info.labels.get(score.feature, '')}")
-    path = root_of(config) / REPORTS / f"{folder.name}-token-{found.token}.html"
+    path = root_of(loaded.config) / REPORTS / f"{folder.name}-token-{found.token}.html"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(found.page(folder.name, decode([found.token]), sae.info.labels), encoding="utf-8")
     print(f"with plots: {path}")

@@ -10,12 +10,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from headrace.cli.connection import Connection, NoAnswer
-from headrace.config import install_command
+from headrace.cli.connection import Connection, NoAnswer, connect
+from headrace.config import Loaded, install_command
 from headrace.errors import ConfigError
 from headrace.logs import one_line
 
 if TYPE_CHECKING:
+    import argparse
+
     from rich.console import Console, ConsoleOptions, RenderableType
 
 WAIT_S = 5.0
@@ -173,16 +175,17 @@ def keys(change: Change, most: int = 10) -> list[tuple[str, ...]]:
     ]
 
 
-def top(connection: Connection, *, every_s: float, is_once: bool) -> int:
+def top(arguments: argparse.Namespace, loaded: Loaded) -> int:
     """Show the view until Ctrl-C. Raises ConfigError, NoAnswer."""
     try:
         from rich.live import Live
     except ImportError as exc:
         raise ConfigError(f"`headrace top` needs a package: {install_command('top')}") from exc
+    connection, is_once = connect(arguments, loaded), arguments.once
     before = fetch(connection)
     with Live(view(connection.url, Change(before, before)), screen=not is_once, auto_refresh=False) as live:
         while True:
-            time.sleep(every_s)
+            time.sleep(max(0.2, arguments.every))
             after = fetch(connection)
             live.update(view(connection.url, Change(before, after)), refresh=True)
             if is_once:

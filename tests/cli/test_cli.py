@@ -6,6 +6,7 @@ import sys
 import tomllib
 from dataclasses import replace
 from pathlib import Path
+from pkgutil import resolve_name
 
 import pytest
 
@@ -13,6 +14,7 @@ from docgen.configuration import reference
 from headrace import __version__
 from headrace.backends.fake import FakeBackend
 from headrace.cli import main
+from headrace.cli.arguments import parsed
 from headrace.cli.check import as_toml
 from headrace.cli.terminal import ProgressBar
 from headrace.config.kinds import REMOTE
@@ -50,6 +52,16 @@ def test_no_engine_library_is_loaded_for_words(code: str, tmp_path: Path) -> Non
     check = f"{code}\nimport sys; loaded = set(sys.modules) & set({HEAVY!r}); assert not loaded, loaded"
     command = [sys.executable, "-c", check]
     subprocess.run(command, cwd=tmp_path, env=environment(), check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("line", [
+    "serve", "pull x", "list", "ls", "run x", "show x", "ps", "load x", "stop x", "rm x", "chat",
+    "check-config", "keys create --name x", "keys list", "keys rotate x", "keys revoke x", "usage", "top", "version",
+    "db verify", "db migrate", "db prune", "db export", "db import", "steer features x --token x",
+    "steer train-vector --positive x --negative x --layer 1 --name x", "steer train-sae --layer 1 --name x",
+])  # fmt: skip
+def test_each_command_names_a_function(line: str) -> None:
+    assert callable(resolve_name(f"headrace.cli{parsed(line.split()).run}"))
 
 
 GATEWAY = f"""

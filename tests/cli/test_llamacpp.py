@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
 
 from headrace.assembly import build_providers
 from headrace.cli.models import fetch, pull
-from headrace.config import Config
+from headrace.config import Config, Loaded
 from headrace.errors import ModelError, UnsupportedModel
 from headrace.models.catalog import GGUFModel, Model
 from tests.cli.process import headrace, serving
@@ -99,7 +100,7 @@ def test_folder_is_not_for_llama_cpp(default_model: Model, tmp_path: Path) -> No
 
 
 def test_pull_tells_what_it_is_for(other: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert pull(str(other), config(tmp_path)) == 0
+    assert pull(Namespace(reference=str(other)), Loaded(config(tmp_path), {})) == 0
     assert f"other is ready in {other}, for llama.cpp" in capsys.readouterr().out
 
 
