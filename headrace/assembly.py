@@ -78,7 +78,7 @@ def build_pool(config: Config, models: Sequence[Model | GGUFModel]) -> Pool:
 
 
 def _check_names(config: Config, pool: Pool) -> None:
-    """Raises ConfigError for options of models that are not here."""
+    """Raise ConfigError if an option names a model that is not served."""
     models, here = config.models, ", ".join(pool.entries) or "none"
     idle = [entry.rpartition("=")[0] for entry in models.idle_seconds]
     preload = () if models.preload == ("none",) else models.preload

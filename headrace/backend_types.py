@@ -59,8 +59,8 @@ class Backend(ABC):
 
     @property
     def is_alive(self) -> bool:
-        """Whether it can still answer. Cheap, for liveness probes. A provider that is down does not make this
-        server unhealthy.
+        """Whether this backend can still answer. Cheap, for liveness probes. A provider that is down does not
+        make this server unhealthy.
         """
         return True
 
@@ -104,15 +104,19 @@ class Backend(ABC):
         """Start a generation. Entering may raise ServerError; leaving releases all resources."""
 
     async def embed(self, request: EmbedRequest) -> Embeddings:
-        """Raises ServerError; BadRequest if this backend cannot embed."""
+        """Embed texts. Raises ServerError; BadRequest if this backend cannot embed."""
         raise BadRequest(f"{self.name} has no embeddings", param="model")
 
     async def rerank(self, request: RerankRequest) -> Ranking:
-        """Raises ServerError; BadRequest if this backend cannot rerank."""
+        """Score documents by their relevance to a query. Raises ServerError; BadRequest if this backend
+        cannot rerank.
+        """
         raise BadRequest(f"{self.name} has no reranking", param="model")
 
     async def tokenize(self, request: TokenizeRequest) -> list[int]:
-        """Raises BadRequest if this backend cannot tokenize; so do the three methods below."""
+        """Return the token ids of a prompt. Raises BadRequest if this backend cannot tokenize; so do the
+        three methods below.
+        """
         raise self._no_tokenizer()
 
     async def detokenize(self, model: str, tokens: list[int]) -> str:
@@ -174,7 +178,7 @@ class Measured(Protocol):
     """A backend that computes on this machine."""
 
     def stats(self) -> EngineStats | None:
-        """Its state now; None before it has started. Cheap."""
+        """The engine's state now; None before it has started. Cheap."""
         ...
 
 
@@ -183,7 +187,7 @@ class Composed(Protocol):
     """A backend that consists of others, each with a model of its own."""
 
     def parts(self) -> Sequence[object]:
-        """Those that are loaded now. Safe to call in any thread."""
+        """The backends that are loaded now. Safe to call in any thread."""
         ...
 
 
@@ -217,7 +221,7 @@ class Replicated(Protocol):
     def name(self) -> str: ...
 
     def replicas(self) -> Sequence[ReplicaStats]:
-        """Their states now. Safe to call in any thread."""
+        """The replicas' states now. Safe to call in any thread."""
         ...
 
     def drain(self, name: str, *, is_drained: bool) -> bool:

@@ -33,7 +33,7 @@ class Spoken:
 
 @dataclass(frozen=True, slots=True)
 class Reasoned:
-    """A piece of reasoning, likewise; `thoughts`: the same as its provider signed it."""
+    """A piece of reasoning and its choice. `thoughts`: the reasoning as its provider has signed it."""
 
     text: str
     thoughts: tuple[Thought, ...] = ()

@@ -48,7 +48,7 @@ class Embedding:
     score: Activation | None = None
 
     def limited(self, max_model_len: int) -> Embedding:
-        """The same for texts of at most so many tokens; 0: as long as the model takes them."""
+        """The same embedding with texts limited to `max_model_len` tokens; 0: to what the model takes."""
         return replace(self, max_tokens=min(max_model_len or self.max_tokens, self.max_tokens))
 
 

@@ -240,7 +240,7 @@ class ModelLocked(ServerError):
 
 
 class ModelLeased(ModelLocked):
-    """The same, for some time."""
+    """Somebody else has leased the model, which they give back at a known time at the latest."""
 
     code = "model_leased"
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 PIECE = 64 * 1024  # about how many bytes of JSON one call of the encoder writes in `dumped_pieces`
 # matches a JSON string, and the beginning of one that breaks off, in linear time and without backtracking
 STRING = r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?'
-SEPARATORS = (", ", ": ")  # json's own
+SEPARATORS, COMPACT = (", ", ": "), (",", ":")  # json's own, and those without blanks
 
 
 def _constant(name: str) -> float | None:
@@ -33,10 +33,14 @@ def loads(text: str) -> Any:
 
 
 def dumps(
-    value: object, *, ensure_ascii: bool = True, separators: tuple[str, str] | None = SEPARATORS
+    value: object,
+    *,
+    ensure_ascii: bool = True,
+    separators: tuple[str, str] = SEPARATORS,
+    sort_keys: bool = False,
 ) -> str:
     """Write NaN and infinities as the values that `loads` reads them as."""
-    encode = _encoder(ensure_ascii, separators).encode
+    encode = _encoder(ensure_ascii, separators, sort_keys).encode
     try:
         return encode(value)
     except ValueError:
@@ -44,13 +48,19 @@ def dumps(
 
 
 @cache
-def _encoder(ensure_ascii: bool, separators: tuple[str, str] | None) -> json.JSONEncoder:
+def _encoder(ensure_ascii: bool, separators: tuple[str, str], sort_keys: bool) -> json.JSONEncoder:
     """json.dumps makes a new one for each call."""
-    return json.JSONEncoder(ensure_ascii=ensure_ascii, separators=separators, allow_nan=False)
+    return json.JSONEncoder(
+        ensure_ascii=ensure_ascii, separators=separators, sort_keys=sort_keys, allow_nan=False
+    )
 
 
 def dumped_pieces(
-    value: object, *, ensure_ascii: bool = True, separators: tuple[str, str] = SEPARATORS
+    value: object,
+    *,
+    ensure_ascii: bool = True,
+    separators: tuple[str, str] = SEPARATORS,
+    sort_keys: bool = False,
 ) -> Iterable[str]:
     """The text of `dumps` in pieces of about PIECE bytes.
 
@@ -58,8 +68,13 @@ def dumped_pieces(
     names of objects have to be strings.
     """
     if isinstance(value, str) and len(value) <= PIECE:
-        return (dumps(value, ensure_ascii=ensure_ascii, separators=separators),)
-    return _Pieces(ensure_ascii, separators).of(value)
+        return (dumps(value, ensure_ascii=ensure_ascii),)
+    return _Pieces(ensure_ascii, separators, sort_keys).of(value)
+
+
+def dumps_large(value: object) -> str:
+    """Return `value` as JSON that keeps characters beyond ASCII; other threads run meanwhile."""
+    return "".join(dumped_pieces(value, ensure_ascii=False))
 
 
 def size_up_to(value: object, limit: int) -> int:
@@ -85,9 +100,10 @@ def size_up_to(value: object, limit: int) -> int:
 class _Pieces:
     """Writes the small members of a list or an object in batches, and the large ones piece by piece."""
 
-    def __init__(self, ensure_ascii: bool, separators: tuple[str, str]) -> None:
-        self._ensure_ascii, self._separators = ensure_ascii, separators
+    def __init__(self, ensure_ascii: bool, separators: tuple[str, str], sort_keys: bool) -> None:
+        self._dumps = partial(dumps, ensure_ascii=ensure_ascii, separators=separators, sort_keys=sort_keys)
         self._comma, self._colon = separators
+        self._sort_keys = sort_keys
 
     def of(self, value: object) -> Iterator[str]:
         if size_up_to(value, PIECE) <= PIECE:
@@ -111,7 +127,7 @@ class _Pieces:
     def _members(self, value: dict[str, Any]) -> Iterator[str]:
         batch: dict[str, Any] = {}
         size, comma = 0, ""
-        for name, member in value.items():
+        for name, member in sorted(value.items()) if self._sort_keys else value.items():
             member_size = len(name) + size_up_to(member, PIECE)
             if batch and size + member_size > PIECE:
                 yield comma + self._dumps(batch)[1:-1]
@@ -143,9 +159,6 @@ class _Pieces:
             comma = self._comma
         if batch:
             yield comma + self._dumps(batch)[1:-1]
-
-    def _dumps(self, value: object) -> str:
-        return dumps(value, ensure_ascii=self._ensure_ascii, separators=self._separators)
 
 
 def finite(value: Any) -> Any:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headrace.finite import PIECE, dumped_pieces, dumps, loads, size_up_to
+from headrace.finite import COMPACT, PIECE, dumped_pieces, dumps, finite, loads, size_up_to
 
 LARGE: dict[str, Any] = {
     "one text": {"messages": [{"role": "user", "content": "a word " * 200_000}]},
@@ -43,6 +43,17 @@ def test_no_piece_is_much_larger_than_the_bound(name: str) -> None:
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
 VALUES = st.recursive(SCALARS, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner))
+
+
+@settings(deadline=None, max_examples=60)
+@given(VALUES, st.booleans(), st.booleans())
+def test_pieces_are_what_pythons_encoder_writes(value: Any, ensure_ascii: bool, sort_keys: bool) -> None:
+    """Prompts and the hashes of items depend on it."""
+    large = finite({"z": ["x" * PIECE, value], "a": value, "\ud83d": "é\ude00" * PIECE})
+    found = dumped_pieces(large, ensure_ascii=ensure_ascii, sort_keys=sort_keys, separators=COMPACT)
+    assert "".join(found) == json.dumps(
+        large, ensure_ascii=ensure_ascii, sort_keys=sort_keys, separators=COMPACT
+    )
 
 
 @settings(deadline=None, max_examples=60)

@@ -139,7 +139,7 @@ async def list_replicas(http: Request, _: Admin) -> ListObject[ReplicaObject]:
 
 @route(router, "POST", "/admin/replicas/drain", under=V1, summary="Send a replica no new requests")
 async def drain_replica(http: Request, _: Admin, body: ReplicaChange) -> ReplicaObject:
-    """What it works on goes on; `active` counts it."""
+    """Send the replica no new requests. Those that it works on go on; `active` counts them."""
     return _change_drain(http, body, is_drained=True)
 
 
@@ -242,7 +242,7 @@ async def list_requests(http: Request, _: Admin) -> ListObject[RunningRequest]:
 
 @route(router, "DELETE", "/admin/requests/{request_id}", under=V1, summary="Stop a request")
 async def stop_request(http: Request, _: Admin, request_id: str) -> StoppedRequest:
-    """Its caller gets the error `request_stopped`, 503."""
+    """End a running request. Its caller gets the error `request_stopped`, 503."""
     gateway: Gateway = http.app.state.gateway
     if not gateway.active.stop(request_id):
         raise NotFound(f"No request with id '{request_id[:100]}' runs.", param="request_id")

@@ -66,7 +66,9 @@ def _response(health: Health) -> Response:
     "/metrics", summary="Metrics in Prometheus's text format", response_class=Response, responses=TEXT
 )
 async def metrics(http: Request) -> Response:
-    """With administrators' keys, one of them is needed; else any key, if callers need one at all."""
+    """Write the metrics for Prometheus. Where there are administrators' keys the caller needs one of them,
+    else any key if callers need keys at all.
+    """
     await (administrator(http) if http.app.state.config.server.admin_keys else authenticate(http))
     found: Metrics = http.app.state.metrics
     return Response(await asyncio.to_thread(found.text), headers={"Content-Type": CONTENT_TYPE})

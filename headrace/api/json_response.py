@@ -8,17 +8,15 @@ from collections.abc import Callable, Mapping
 
 from starlette import responses
 
-from headrace.finite import dumped_pieces, dumps, size_up_to
+from headrace.finite import COMPACT, dumped_pieces, dumps, size_up_to
 from headrace.offload import SMALL, aside, while_wanted
-
-COMPACT = (",", ":")  # separators
 
 
 class JSONResponse(responses.JSONResponse):
     """A JSON response that replaces what JSON cannot hold (NaN, infinity, unpaired surrogates)."""
 
     def render(self, content: object) -> bytes:
-        return _encoded(_dumped(content))
+        return _encoded(dumps(content, ensure_ascii=False, separators=COMPACT))
 
 
 async def json_answer(
@@ -39,10 +37,6 @@ async def answered(
 def _written(value: object) -> bytes:
     pieces = dumped_pieces(value, ensure_ascii=False, separators=COMPACT)
     return _encoded("".join(while_wanted(pieces)))
-
-
-def _dumped(value: object) -> str:
-    return dumps(value, ensure_ascii=False, separators=COMPACT)
 
 
 def _encoded(text: str) -> bytes:

@@ -98,7 +98,9 @@ async def retrieve_model(http: Request, caller: Caller, model_id: str) -> wire.M
     answer=DeletedModel,
 )  # fmt: skip
 async def delete_model(http: Request, _: Caller, model_id: str) -> Response:
-    """Raises ModelNotFound; Forbidden for models that are not in the cache, and for callers who may not."""
+    """Delete a model from the cache. Raises ModelNotFound; Forbidden for a model that is not in the cache,
+    and for a caller who may not delete.
+    """
     gateway, provider = destination(http)
     gateway.router.model(model_id, provider)
     presets: Presets = http.app.state.presets

@@ -43,7 +43,7 @@ async def the_pool(http: Request) -> Pool:
 
 
 async def the_pulls(http: Request) -> Pulls:
-    """Raises Forbidden if the server's models are fixed."""
+    """Return what pulls models. Raises Forbidden if the server's models are fixed."""
     await the_pool(http)
     pulls: Pulls = http.app.state.pulls
     return pulls

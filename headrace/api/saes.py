@@ -162,7 +162,7 @@ async def _with_lens(http: Request, work: Callable[[], T]) -> T:
 
 
 def _token_features(library: ModelLibrary, id: str, token: str, count: int) -> TokenFeatures:
-    """Raises BadRequest."""
+    """Find the features that write a token, and those that read it. Raises BadRequest."""
     from headrace.steering.token_features import token_features
 
     sae = library.sae(id)

@@ -139,6 +139,6 @@ async def detach_vector(http: Request, _: Admin, store: Stored, id: str) -> wire
 
 
 def _check_free(library: ModelLibrary, id: str) -> None:
-    """Raises BadRequest if there is one of this id."""
+    """Raise BadRequest if a vector has this id."""
     if id in [*(info.id for info in library.saes()), *(info.id for info in library.vectors())]:
         raise BadRequest(f"id: there is {id!r} already: set overwrite, or delete it", param="id")

@@ -6,9 +6,9 @@ import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from headrace.brackets import Nesting
 from headrace.dialects.values import MAX_DEPTH, Halves, Object, an_object, dumped, is_deeper, valid, word
 from headrace.errors import ProviderError
-from headrace.json_pieces import Nesting
 from headrace.types import ToolCallDelta
 
 ARGUMENTS = ("arguments", "parameters", "input")  # names of the member with a call's arguments

@@ -21,7 +21,7 @@ MAX_CHOICES = 1024  # answers of one request: its prompts times n
 
 
 def check_choices(request: GenerateRequest) -> None:
-    """Raises BadRequest."""
+    """Raise BadRequest if the request has too many answers."""
     if request.num_choices > MAX_CHOICES:
         raise BadRequest(
             f"{request.num_choices} answers are requested; a request may have {MAX_CHOICES}",

@@ -206,7 +206,7 @@ class Stream:
             raise self._reader.cut()
 
     def _begins(self, event: bytes) -> bool:
-        """Whether the answer has begun with this event. Raises ServerError."""
+        """Whether the event begins the answer or, with `until_content`, its content. Raises ServerError."""
         for sent in events_in(event):
             if error := self._reader.error(sent):
                 raise error

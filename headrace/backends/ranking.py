@@ -17,7 +17,7 @@ MAX_REPEATED = 4 * 2**20  # characters of query and instruction, times the docum
 
 
 def check_repeated(request: RerankRequest) -> None:
-    """Raises BadRequest if the query is read with too many documents."""
+    """Raise BadRequest if reading the query once for each document would take too long."""
     repeated = len(request.query) + len(request.instruction or "")
     if repeated * len(request.documents) > MAX_REPEATED:
         raise BadRequest(

@@ -107,7 +107,7 @@ class Child:
             self._process.send_signal(number)
 
     async def stop(self, within_s: float) -> None:
-        """Ask it to end, and kill it and its own children when it has not after `within_s` seconds."""
+        """Send the child SIGTERM; after `within_s` seconds, kill it and its own children."""
         self.signal(signal.SIGTERM)
         with suppress(TimeoutError):
             async with asyncio.timeout(within_s):

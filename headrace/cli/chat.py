@@ -77,7 +77,7 @@ def chat(arguments: argparse.Namespace, loaded: Loaded) -> int:
 
 
 def run(arguments: argparse.Namespace, loaded: Loaded) -> int:
-    """The same with a model that is fetched first if it is not here. Raises NoAnswer, ModelError."""
+    """Chat with a model, which is fetched first if it is not here. Raises NoAnswer, ModelError."""
     with _server(arguments, loaded.config) as (connection, is_own):
         served = [entry["id"] for entry in connection.get("/v1/models")["data"]]
         name = _chosen(arguments.model, served)

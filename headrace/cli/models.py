@@ -98,7 +98,7 @@ def _row(model: Model, config: Config) -> tuple[str, ...]:
 
 
 def show(arguments: argparse.Namespace, loaded: Loaded) -> int:
-    """Raises ModelError for a model that is not on this machine."""
+    """Describe a model from its files. Raises ModelError if it is not on this machine."""
     config = loaded.config
     model = _found(arguments.model, config)
     described = known(model, config, sizes(config, 1).kv_cache_bytes, _never)

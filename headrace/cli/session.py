@@ -118,7 +118,7 @@ class Session:
         return self._connection.url
 
     def models(self) -> list[str]:
-        """Raises NoAnswer."""
+        """The ids of the server's models. Raises NoAnswer."""
         return [entry["id"] for entry in self._connection.get("/v1/models")["data"]]
 
     def clear(self) -> None:

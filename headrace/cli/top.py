@@ -194,7 +194,7 @@ def top(arguments: argparse.Namespace, loaded: Loaded) -> int:
 
 
 def fetch(connection: Connection) -> Snapshot:
-    """Raises NoAnswer."""
+    """Read the server's metrics. Raises NoAnswer."""
     try:
         with connection.open("GET", "/metrics", timeout_s=WAIT_S) as response:
             return read(response.read().decode(), time.monotonic())

@@ -45,7 +45,7 @@ def serve_workers(config: Config, listener: socket.socket, reload: Callable[[], 
 
 
 def check(config: Config) -> None:
-    """Raises ConfigError for what every worker would have for itself."""
+    """Raise ConfigError for options that need one process, since each worker would have its own state."""
     number = config.server.workers
     models = [name for name in (config.models.default, *config.models.more) if name]
     if models:

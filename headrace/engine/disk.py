@@ -66,7 +66,7 @@ class BlockFiles:
     """
 
     def __init__(self, folder: Path, max_bytes: int, *, fingerprint: bytes, block_bytes: int) -> None:
-        """Raises OSError, also if the folder belongs to another user."""
+        """Open or create the folder. Raises OSError, also if it belongs to another user."""
         self.folder, self.max_bytes, self.block_bytes = folder, max_bytes, block_bytes
         self._fingerprint, self._unmeasured = fingerprint, 0  # bytes written since `trim`
         self._make_folder()

@@ -241,7 +241,9 @@ class _Observed:
         return activations
 
     def largest(self) -> list[SideEffect]:
-        """As many as are reported even if the ops name the largest of them."""
+        """The largest changes: more than are reported, because those of features that the ops name are
+        dropped later.
+        """
         sizes = np.abs(self._change)
         order = np.argsort(-sizes, kind="stable")[: MOST_EFFECTS + self._num_named]
         name, count = self.sae.info.id, max(1, self._count)

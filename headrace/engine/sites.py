@@ -73,7 +73,7 @@ def _summand(node: ov.Node) -> ov.Output:
 
 
 def _is_sum(node: ov.Node) -> bool:
-    """Whether it adds two computed values; a bias, or an epsilon, is a constant."""
+    """Whether a node adds two computed values; a bias, or an epsilon, is a constant."""
     return node.get_type_name() == "Add" and not any(
         _is_constant(value.get_node()) for value in node.input_values()
     )

@@ -78,7 +78,9 @@ class Reservation(Protocol):
 
 class Limiter(Protocol):
     async def reserve(self, caller: Principal, demand: Demand) -> Reservation:
-        """Raises RateLimited; Overloaded if the limits cannot be checked now."""
+        """Reserve what a request may use of its key's limits. Raises RateLimited; Overloaded if the limits
+        cannot be checked now.
+        """
         ...
 
     async def aclose(self) -> None: ...

@@ -77,7 +77,9 @@ class RedisLimiter:
         await self._redis.aclose()
 
     async def reserve(self, caller: Principal, demand: Demand) -> Reservation:
-        """Raises RateLimited, StoreUnavailable; Overloaded while Redis is down and the limits are closed."""
+        """See Limiter. Raises RateLimited, StoreUnavailable; Overloaded while Redis is down and `when_down`
+        is "closed".
+        """
         # In a task of its own, which is never cancelled: redis-py may swallow a cancellation, and then the
         # caller would go on; and a grant whose reply is never read would stay reserved.
         granting = asyncio.ensure_future(self._grant(caller, demand))

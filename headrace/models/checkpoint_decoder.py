@@ -125,7 +125,7 @@ class Read:
 
 
 def read(config: Json, unsupported: Unsupported) -> Read:
-    """Raises UnsupportedModel."""
+    """Read the shape of the model from its configuration. Raises UnsupportedModel."""
     return _Reading(config, unsupported).read()
 
 

@@ -173,7 +173,7 @@ class Plan:
         object.__setattr__(self, "fingerprint", self._digest())
 
     def covered(self, tokens: Sequence[int], start: int, end: int, flags: Sequence[int]) -> list[Mask]:
-        """For each scope, find which of the positions start … end it covers. See Scope.covers."""
+        """Find which of the positions start … end each scope covers. See Scope.covers."""
         return [scope.covers(tokens, start, end, flags) for scope in self.scopes]
 
     def count(self, tokens: Sequence[int], end: int, flags: Sequence[int]) -> int:

@@ -70,7 +70,7 @@ class Slot:
 
     @property
     def scalars(self) -> tuple[float, ...]:
-        """In the order of SCALARS."""
+        """The slot's numbers, in the order of SCALARS."""
         shape, least = self.shape, 0.0 if self.only_if_active else -inf
         return self.bias, self.threshold, shape.gain, shape.offset, shape.low, shape.high, least
 

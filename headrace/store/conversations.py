@@ -174,7 +174,7 @@ class Conversations:
         await self._database.write(work)
 
     async def append(self, owner: str, id: str, items: Sequence[Json]) -> list[StoredItem]:
-        """Raises ConversationLocked (400)."""
+        """Append items to a conversation that no turn has locked. Raises ConversationLocked (400)."""
         # The items of an attempt whose commit was interrupted: if the head is the last of them, that commit
         # had succeeded, and a second attempt must not append them again.
         attempted: list[AddressedItem] = []
@@ -221,7 +221,7 @@ class Conversations:
         return await self._database.write(work)
 
     def _without(self, c: Connection, owner: str, id: str, item: str) -> _Relinked:
-        """Raises ConversationNotFound, ItemNotFound."""
+        """Read the path without one item. Raises ConversationNotFound, ItemNotFound."""
         head = _row(c, owner, id).head
         row = find_on_path(c, owner, head, item)
         if row is None:

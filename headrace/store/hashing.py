@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from headrace.json_pieces import COMPACT, pieces
+from headrace.finite import COMPACT, dumped_pieces
 from headrace.store.records import Json
 
 ID_DIGITS = 48  # as many as a random id has
@@ -48,15 +48,15 @@ class AddressedItem:
 def to_json(value: object) -> str:
     """Compact JSON that can be encoded as UTF-8: a lone surrogate is escaped."""
     try:
-        return "".join(_encodable(piece) for piece in pieces(value, COMPACT, ensure_ascii=False))
+        return "".join(map(_encodable, dumped_pieces(value, separators=COMPACT, ensure_ascii=False)))
     except UnicodeEncodeError:
-        return "".join(pieces(value, COMPACT))
+        return "".join(dumped_pieces(value, separators=COMPACT))
 
 
 def digest(owner: str, parent: str | None, body: Json) -> str:
     """SHA-256 of the JSON array [owner, parent, body] with sorted keys, in hexadecimal."""
     hash = hashlib.sha256()
-    for piece in pieces([owner, parent, body], COMPACT, sort_keys=True):
+    for piece in dumped_pieces([owner, parent, body], separators=COMPACT, sort_keys=True):
         hash.update(piece.encode())
     return hash.hexdigest()
 

@@ -36,8 +36,8 @@ STOPPED = {
 
 
 class Processes:
-    """This process, and its observations of the others: a process of another host is silent by our own
-    monotonic clock, never by comparing clocks of two machines.
+    """This process, and what it knows of the others. How long a process of another host has been silent is
+    measured with our own monotonic clock: clocks of two machines are never compared.
     """
 
     def __init__(self) -> None:

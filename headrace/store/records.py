@@ -101,7 +101,7 @@ class StoredKey:
     may_hurry: bool = False
 
     def is_valid(self, now: float) -> bool:
-        """Whether it may be used at this time, in seconds since 1970."""
+        """Whether the key may be used at this time, in seconds since 1970."""
         return self.revoked_at is None and (self.expires_at is None or now < self.expires_at)
 
 

@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from headrace import json_pieces
+from headrace.finite import dumps_large
 from headrace.types import Message, ToolCall
 
 MAX_ARGUMENTS = 2**19  # characters; longer arguments are not parsed
@@ -137,7 +137,7 @@ def _results_as_user(messages: Messages) -> Messages:
 
 
 def _as_text(call: ToolCall) -> str:
-    function = json_pieces.dumps({"name": call.name, "arguments": arguments(call.arguments)})
+    function = dumps_large({"name": call.name, "arguments": arguments(call.arguments)})
     return f"<tool_call>\n{function}\n</tool_call>"
 
 

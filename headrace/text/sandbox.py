@@ -24,7 +24,7 @@ from jinja2.parser import Parser
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from headrace.json_pieces import pieces
+from headrace.finite import dumped_pieces
 
 STEPS, STEPS_OF_EACH = 100_000, 1_000  # per run, and more for each message and tool
 SIZE, SIZE_OF_EACH = 1_000_000, 8  # characters or items of a value, and more per character of input
@@ -304,7 +304,7 @@ def _to_json(
     _measured(value)
     _check_numbers((indent,))
     if indent is None and separators is None:
-        return "".join(pieces(value, ensure_ascii=ensure_ascii, sort_keys=sort_keys))
+        return "".join(dumped_pieces(value, ensure_ascii=ensure_ascii, sort_keys=sort_keys))
     return json.dumps(
         value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
     )

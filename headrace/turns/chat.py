@@ -57,7 +57,7 @@ class ChatTurn:
 
     @property
     def headers(self) -> dict[str, str]:
-        """For the HTTP response, also for an error."""
+        """The headers of the HTTP response, also of an error."""
         conversation = (
             {} if self._conversation_id in (None, NEW) else {"X-Conversation-ID": str(self._conversation_id)}
         )

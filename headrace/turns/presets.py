@@ -65,7 +65,7 @@ class Presets(Refreshed):
         self._show({**self._all, body.id: _made(saved, body)})
 
     async def delete(self, name: str) -> None:
-        """Raises ModelNotFound, StoreUnavailable."""
+        """Delete a created model. Raises ModelNotFound, StoreUnavailable."""
         if name not in self._all:
             raise ModelNotFound(f"the model {name[:200]!r} was not created here", param="model")
         await self._store.presets.delete(name)

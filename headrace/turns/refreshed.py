@@ -29,7 +29,7 @@ class Refreshed:
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def refresh(self) -> None:
-        """Raises StoreUnavailable."""
+        """Read the value from the store again. Raises StoreUnavailable."""
         raise NotImplementedError
 
     async def _go_on(self) -> None:

@@ -85,7 +85,7 @@ async def start_fitted(
 
 
 async def check_fits(gateway: Gateway, provider: str | None, request: GenerateRequest) -> None:
-    """Raises ContextTooLong if the tokens can be counted here and are too many for the model."""
+    """Raise ContextTooLong if the tokens can be counted here and are too many for the model."""
     room = gateway.router.model(request.model, provider).max_model_len
     if room is None or _size(request) <= room // 8:  # even at four tokens a character it fits
         return

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
-from headrace.json_pieces import Nesting
+from headrace.brackets import Nesting
 from headrace.types import ReasoningDelta, TextDelta, ToolCallDelta
 
 Content = TextDelta | ReasoningDelta | ToolCallDelta

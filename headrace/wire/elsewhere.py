@@ -46,8 +46,8 @@ def _has_no_format(value: object) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Foreign:
-    """One such member. `is_off` returns whether a value changes nothing. `master`: the member without which
-    it changes nothing. It is sent to the backends that carry `feature`.
+    """A member that another server's API has. `is_off` returns whether a value changes nothing. `master`: the
+    member without which it changes nothing. It is sent to the backends that carry `feature`.
     """
 
     is_off: Neutral

@@ -56,8 +56,8 @@ def test_no_engine_library_is_loaded_for_words(code: str, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("line", [
     "serve", "pull x", "list", "ls", "run x", "show x", "ps", "load x", "stop x", "rm x", "chat",
-    "check-config", "keys create --name x", "keys list", "keys rotate x", "keys revoke x", "usage", "top", "version",
-    "db verify", "db migrate", "db prune", "db export", "db import", "steer features x --token x",
+    "check-config", "keys create --name x", "keys list", "keys rotate x", "keys revoke x", "usage", "top",
+    "db verify", "db migrate", "db prune", "db export", "db import", "steer features x --token x", "version",
     "steer train-vector --positive x --negative x --layer 1 --name x", "steer train-sae --layer 1 --name x",
 ])  # fmt: skip
 def test_each_command_names_a_function(line: str) -> None:

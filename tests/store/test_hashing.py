@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 
-from headrace.json_pieces import LONG
+from headrace.finite import PIECE
 from headrace.store.hashing import digest, to_json
 
 
 def test_the_hash_of_a_long_text_is_stable() -> None:
-    for text in ("é😀" * LONG, "\ud800" + "x" * (LONG + 1)):
+    for text in ("é😀" * PIECE, "\ud800" + "x" * (PIECE + 1)):
         body = {"type": "message", "content": [{"text": text}]}
         canonical = json.dumps(["me", None, body], sort_keys=True, separators=(",", ":"))
         assert digest("me", None, body) == hashlib.sha256(canonical.encode()).hexdigest()

@@ -85,7 +85,7 @@ class AnthropicRelayReader(RelayReader):
         return error_in(self.upstream, sent, value)
 
     def content_in(self, sent: ServerSentEvent, value: Object) -> bool:
-        """Whether it has text, reasoning, a call or a stop reason."""
+        """Whether an event has text, reasoning, a call or a stop reason."""
         kind = kind_of(value, sent)
         if kind == "content_block_start":
             return an_object(value.get("content_block")).get("type") not in EMPTY

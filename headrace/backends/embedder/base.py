@@ -87,7 +87,7 @@ class EncoderBackend(Backend, Generic[Text, Tokenizer]):
         ]
 
     async def start(self) -> None:
-        """Raises ModelError if the model is to be loaded now, and cannot be."""
+        """Load the model, unless it is loaded at its first use. Raises ModelError."""
         if not self._is_eager:
             return
         try:

@@ -338,7 +338,7 @@ class EngineBackend(Backend):
             raise EngineFailed("the engine has stopped")
 
     def _check_embedding(self, request: EmbedRequest) -> None:
-        """Raises BadRequest for what a model that generates does not have."""
+        """Raise BadRequest for options that only embedding models have."""
         if request.prompt_name is not None:
             raise BadRequest(f"prompt_name: {request.model} has no prompts of its own", param="prompt_name")
         width = self.engine.runner.width

@@ -136,8 +136,8 @@ class EngineEditor:
             raise EngineFailed("the engine has stopped") from exc
 
     def median_norms(self, layers: Sequence[int]) -> dict[int, float]:
-        """As they were measured before, by this process or another, with the same model and configuration; or
-        measured now.
+        """The median norms of the layers' hidden states: as an earlier process measured them with the same
+        model and configuration, else measured now.
         """
         file = self._norm_file
         known = file.read() if file is not None else {}
@@ -164,8 +164,8 @@ class EngineEditor:
         return NormFile(self._norms, key)
 
     def _measured(self, layers: Sequence[int]) -> dict[int, float]:
-        """Of the calibration text but for its first token, whose norm is many times the others'. The text is
-        computed like a request of low priority.
+        """Measure the median norms on the calibration text without its first token, whose norm is many times
+        the others'. The text is computed like a request of low priority.
         """
         tokens = self._tokens
         probers = tuple(NormProber(layer, len(tokens)) for layer in layers)

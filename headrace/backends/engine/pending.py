@@ -74,7 +74,7 @@ class PendingActivations:
         self._waiting: list[Activations] = []
 
     def add(self, readings: Readings) -> None:
-        """Add what was read, of what a probe asked for."""
+        """Add what was read for the request's probes."""
         if not self._probes:
             return
         self._waiting += self.taken(readings)()

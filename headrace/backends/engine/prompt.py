@@ -199,7 +199,7 @@ class Prompts:
         return frozenset(self.tokenizer.special[mark] for mark in marks if mark in self.tokenizer.special)
 
     def _check_size(self, text: str, param: str, room: Room) -> None:
-        """Raises ContextTooLong, without tokenizing, if the text's fewest possible tokens do not fit."""
+        """Raise ContextTooLong, without tokenizing, if the text's fewest possible tokens do not fit."""
         fewest = self.tokenizer.bound.tokens(text)
         if fewest > room.limit:
             raise self._too_long(fewest, param, room, is_estimate=True)

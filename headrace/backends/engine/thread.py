@@ -142,7 +142,7 @@ class EngineThread:
             self._loop.call_soon_threadsafe(self._died, exc)
 
     def _is_due(self, outputs: list[Output], now: float) -> bool:
-        """Whether the loop gets the outputs of this step, and those that it has not got yet, now."""
+        """Whether to deliver the collected outputs, those of this step included, to the event loop now."""
         if len(outputs) < MANY or now - self._delivered_at >= EVERY_S:
             return True
         return any(output.finish_reason or output.sequence.num_generated == 1 for output in outputs)

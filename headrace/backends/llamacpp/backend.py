@@ -111,7 +111,7 @@ class LlamaCppBackend(Backend):
             self._settings = replace(self._settings, chat_template=FALLBACK)
 
     def _check_chat(self, prompt: object) -> None:
-        """Raises BadRequest."""
+        """Raise BadRequest for a conversation if the model's template is broken."""
         if self._refusal is not None and isinstance(prompt, Conversation):
             error = BadRequest(self._refusal, param="messages")
             error.code = "chat_template_error"
@@ -217,7 +217,7 @@ class LlamaCppBackend(Backend):
         return str(await self._now().post("/detokenize", {"tokens": tokens}, "content"))
 
     def _check_size(self, request: GenerateRequest) -> None:
-        """Raises ContextTooLong for a prompt whose length rules out that it fits, which llama.cpp would find
+        """Raise ContextTooLong for a prompt whose length rules out that it fits, which llama.cpp would find
         out only by tokenizing all of it.
         """
         room, prompt = self._models[0].max_model_len, request.prompt
@@ -229,7 +229,7 @@ class LlamaCppBackend(Backend):
             raise ContextTooLong.of_tokens(room, fewest, 1, param=param, is_estimate=True)
 
     def _check_tokenizable(self, prompt: Conversation | str) -> None:
-        """Raises TextTooLong."""
+        """Raise TextTooLong if the prompt has too many bytes to be tokenized."""
         if _num_bytes(prompt) > self._max_tokenize_bytes:
             param = "prompt" if isinstance(prompt, str) else "messages"
             raise TextTooLong(f"{param} is longer than {self._max_tokenize_bytes} bytes", param=param)

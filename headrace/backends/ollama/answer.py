@@ -15,10 +15,10 @@ from headrace.backends.error_body import is_error
 from headrace.backends.http import Upstream
 from headrace.backends.openai.content import REASONINGS, logprobs_of
 from headrace.backends.sse import ServerSentEvent
+from headrace.brackets import Objects
 from headrace.dialects.openai import is_done
 from headrace.dialects.values import an_object, count, dumped, number, word
 from headrace.errors import ContextTooLong, ProviderError
-from headrace.json_pieces import Objects
 from headrace.types import (
     Capability,
     Conversation,

@@ -68,7 +68,7 @@ def chat_body(
 
 
 def completion_body(request: GenerateRequest, prompt: Texts) -> Body:
-    """Raises UnsupportedParameter."""
+    """Write the body of a text completion. Raises UnsupportedParameter."""
     prompts: list[Any] = [text if isinstance(text, str) else list(text) for text in prompt.prompts]
     if len({type(text) for text in prompts}) > 1:
         raise UnsupportedParameter("prompt: a provider takes texts or tokens, not both", param="prompt")

@@ -70,7 +70,7 @@ class OpenAIRelayReader(RelayReader):
         return [reason_in(body) for body in choices_in(members)]
 
     def content_in(self, sent: ServerSentEvent, value: Object) -> bool:
-        """Whether it has text, reasoning, a call or a finish reason."""
+        """Whether an event has text, reasoning, a call or a finish reason."""
         bodies = choices_in(value)
         return any(reason_in(body) or content_of(self.provider, body) for body in bodies)
 

@@ -78,7 +78,7 @@ class Replica:
 
     @property
     def is_available(self) -> bool:
-        """Whether it gets new requests."""
+        """Whether the replica gets new requests."""
         return self.is_reachable and not self.is_drained and not self.breaker.retry_after_s
 
     @property
@@ -192,7 +192,7 @@ class Watch:
         replica.reports(await self._load() if is_used and not trouble else None)
 
     async def _probe(self) -> None:
-        """Raises ServerError if it takes no requests."""
+        """Look whether the replica takes requests. Raises ServerError if it does not."""
         while self._paths:
             try:
                 await self._get(self._paths[0])

@@ -67,7 +67,9 @@ class Supervision:
         )
 
     async def start(self) -> None:
-        """Raises ModelError if a process that is awaited cannot be started."""
+        """Start the processes, and wait for those that are awaited. Raises ModelError if one of these cannot
+        be started.
+        """
         if not self._program.is_awaited:
             self._keeper.start()
             return

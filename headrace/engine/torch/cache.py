@@ -81,7 +81,9 @@ class Probe:
         return attended_from_start(call.query, call.key, call.value, call)
 
     def layout(self) -> Layout:
-        """Raises NotPageable if there was no attention that called this."""
+        """The layout of keys and values that the attention passed. Raises NotPageable if no attention called
+        this probe.
+        """
         if not self._layers:
             raise NotPageable("none of its layers calls the attention function")
         shapes = tuple((_per_token(key), _per_token(value)) for key, value in self._kept)

@@ -88,7 +88,7 @@ class Decoder:
             raise NotPageable("its attention cannot be replaced")
 
     def _check_cache(self) -> None:
-        """Raises NotPageable if the model's own cache has layers with a recurrent state. In short numbers,
+        """Raise NotPageable if the model's own cache has layers with a recurrent state. In short numbers,
         the little that such a state may change in a short prompt would pass for rounding.
         """
         try:

@@ -38,7 +38,7 @@ def free_bytes(device: torch.device) -> int | None:
 
 
 def computes_bfloat16(device: torch.device) -> bool:
-    """Whether it has instructions for bfloat16."""
+    """Whether the device has instructions for bfloat16."""
     if is_gpu(device):
         return bool(torch.cuda.is_bf16_supported())
     abilities = torch.cpu.get_capabilities()

@@ -148,5 +148,5 @@ def _random(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
 
 
 def _is_part(found: torch.Tensor, whole: torch.Tensor) -> bool:
-    """Whether it is the end of the whole."""
+    """Whether `found` equals the last rows of `whole`, bit for bit."""
     return bool(torch.equal(found, whole[len(whole) - len(found) :]))

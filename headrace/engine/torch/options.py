@@ -19,7 +19,7 @@ class TorchOptions:
 
 
 def check_numbers(kv_cache_dtype: CacheType) -> None:
-    """Raises ConfigError for a cache of other numbers than the model's."""
+    """Raise ConfigError if the cache is to hold other numbers than the model computes with."""
     if kv_cache_dtype != "auto":
         raise ConfigError(
             f"engine.kv_cache_dtype = {kv_cache_dtype!r}: the KV cache of a model that PyTorch runs has the "

@@ -96,7 +96,7 @@ def _tolerance(decoder: Decoder, prompt: list[int], whole: Floats) -> float:
 
 
 def _errors(found: Floats, wanted: Floats) -> list[float]:
-    """Of each token: the distance of the logits, relative to their spread."""
+    """For each token, the distance of the logits relative to their spread."""
     spread = np.linalg.norm(wanted - wanted.mean(-1, keepdims=True), axis=-1)
     errors = np.linalg.norm(found - wanted, axis=-1) / np.maximum(spread, np.finfo(np.float32).tiny)
     return [float(error) for error in np.nan_to_num(errors, nan=np.inf)]

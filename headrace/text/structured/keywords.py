@@ -133,7 +133,7 @@ def _conditional(schema: Schema) -> Iterator[list[Node]]:
 
 
 def _dependent(schema: Schema) -> Iterator[list[Node]]:
-    """Yield the options that each dependency leaves: the member and what it demands, or no such member."""
+    """Yield the two options of each dependency: the member is there with what it demands, or it is absent."""
     demands: dict[str, list[Node]] = {}
     for keyword in ("dependentRequired", "dependentSchemas", "dependencies"):
         for name, value in schema.get(keyword, {}).items():

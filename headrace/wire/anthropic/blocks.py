@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from headrace import json_pieces
 from headrace.errors import BadRequest, UnsupportedParameter
+from headrace.finite import dumps_large
 from headrace.types import Json, Media
 from headrace.wire import media
 from headrace.wire.generation import JsonObject
@@ -165,7 +165,7 @@ def _json(value: Any) -> Any:
 
 
 def arguments(block: ToolUseBlock) -> str:
-    return json_pieces.dumps(block.input)
+    return dumps_large(block.input)
 
 
 def _parts(block: AnyBlock, param: str) -> list[Part]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from headrace import json_pieces
+from headrace.finite import dumps_large
 from headrace.offload import check_wanted
 from headrace.types import Media, Message, Thought, ToolCall
 from headrace.wire.items.build import Item, summary_in, thoughts_in
@@ -32,7 +32,7 @@ def to_messages(items: Sequence[Item]) -> tuple[Message, ...]:
 
 def custom_arguments(input: str) -> str:
     """Write the input of a custom tool's call as the arguments of the function that stands for it."""
-    return json_pieces.dumps({CUSTOM_ARGUMENT: input})
+    return dumps_large({CUSTOM_ARGUMENT: input})
 
 
 @dataclass(slots=True)

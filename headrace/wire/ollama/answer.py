@@ -11,9 +11,9 @@ from typing import Any, Generic, Literal, NotRequired, TypeVar, cast
 
 from typing_extensions import TypedDict
 
+from headrace.brackets import Nesting
 from headrace.collected import Choice, Collected
 from headrace.dialects.anthropic import tool_input
-from headrace.json_pieces import Nesting
 from headrace.types import (
     Embeddings,
     Event,

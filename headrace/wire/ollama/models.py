@@ -278,7 +278,7 @@ class CreateBody(NameBody):
         return found
 
     def modelfile(self) -> str:
-        """The same as Ollama's file."""
+        """The members as a Modelfile of Ollama's."""
         lines = [f"FROM {self.base}", *(f"PARAMETER {line}" for line in self.parameter_lines())]
         if self.system:
             lines.append(f'SYSTEM """{self.system}"""')

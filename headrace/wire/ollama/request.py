@@ -13,8 +13,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from headrace import json_pieces
 from headrace.errors import BadRequest
+from headrace.finite import dumps_large
 from headrace.offload import check_wanted
 from headrace.types import (
     Conversation,
@@ -133,7 +133,7 @@ def image(data: str, param: str) -> Media:
 
 def _call(number: str, body: CallOfHistory) -> ToolCall:
     arguments = body.function.arguments
-    text = arguments if isinstance(arguments, str) else json_pieces.dumps(arguments or {})
+    text = arguments if isinstance(arguments, str) else dumps_large(arguments or {})
     return ToolCall(body.id or f"call_{number}", body.function.name, text or "{}")
 
 

@@ -179,7 +179,7 @@ def to_conversation(body: PromptBody, items: Sequence[Item]) -> Conversation:
 
 
 def _check_outputs(items: Sequence[Item]) -> None:
-    """Raises BadRequest for the output of a call that is not in the history, before a provider refuses it
+    """Raise BadRequest for the output of a call that is not in the history, before a provider refuses it
     with an unclear message.
     """
     made: set[str] = set()
