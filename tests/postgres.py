@@ -70,6 +70,13 @@ class PostgreSQL:
         """At once, without tidying up."""
         self._end(signal.SIGQUIT)
 
+    def pause(self) -> None:
+        """Connections stay and are made, and nothing is answered."""
+        self._signal_all(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._signal_all(signal.SIGCONT)
+
     def create(self) -> str:
         """The address of a new, empty database."""
         name = f"test_{secrets.token_hex(6)}"
@@ -82,6 +89,13 @@ class PostgreSQL:
         assert self._process is not None
         self._process.send_signal(number)
         self._process.wait(START_S)
+
+    def _signal_all(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+        pid = self._process.pid
+        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+            os.kill(int(child), number)
 
     def _run(self, *command: str) -> None:
         words = [*_as_other(), str(self._bin / command[0]), *command[1:]]

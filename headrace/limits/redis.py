@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 
 LEASE_S = 30.0
 ANSWER_S = 2.0  # how long Redis may take to answer: a request waits for it
+PROBE_S = 1.0  # between two attempts to reach Redis while it is down: requests do not wait for them
 PREFIX = "headrace:"
 PROCESSES = PREFIX + "process:"
 FOLDER = Path(__file__).parent
@@ -57,7 +58,8 @@ class RedisLimiter:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._is_down = False
         self._beat: asyncio.Task[None] | None = None
-        self._closing = asyncio.Event()  # rather than a cancellation, which redis-py may swallow
+        self._is_closing = False  # rather than a cancellation, which redis-py may swallow
+        self._wake = asyncio.Event()  # ends the pause between two renewals
 
     async def start(self) -> None:
         """Register this process, and keep its leases alive."""
@@ -66,7 +68,8 @@ class RedisLimiter:
 
     async def aclose(self) -> None:
         """Settle what is left, and deregister this process."""
-        self._closing.set()
+        self._is_closing = True
+        self._wake.set()
         if self._beat is not None:
             await self._beat
         while self._tasks:  # a reservation that ends may start its own settlement
@@ -99,6 +102,8 @@ class RedisLimiter:
             undoing.add_done_callback(self._tasks.discard)
 
     async def _grant(self, caller: Principal, demand: Demand) -> Reservation:
+        if self._is_down:
+            return await self._without(caller, demand)
         lease = secrets.token_hex(12)
         try:
             reply = await self._call_reserve(caller, demand, lease, (-1, -1))
@@ -108,14 +113,17 @@ class RedisLimiter:
             # it may have been granted without our knowing it
             self._unsettled.append(RedisReservation(self, caller, lease, demand, 0, State()))
             self._note(exc)
-            if self._local is None:
-                raise Overloaded("the limits of API keys cannot be checked now") from exc
-            return await self._local.reserve(caller, demand)
-        self._note(None)
+            return await self._without(caller, demand)
         state = State(int(reply[2]), int(reply[3]), *(float(text) for text in reply[4:7]))
         if reply[0]:
             raise refusal(cast("Reason", reply[0]), caller.limits, demand, state)
         return RedisReservation(self, caller, lease, demand, int(reply[1]), state)
+
+    async def _without(self, caller: Principal, demand: Demand) -> Reservation:
+        """Decide while Redis is down."""
+        if self._local is None:
+            raise Overloaded("the limits of API keys cannot be checked now")
+        return await self._local.reserve(caller, demand)
 
     async def settle(self, reservation: RedisReservation) -> None:
         """Settle now, or once Redis is back; also if the caller is cancelled."""
@@ -125,6 +133,9 @@ class RedisLimiter:
         await asyncio.shield(settling)
 
     async def _settle_or_keep(self, reservation: RedisReservation) -> None:
+        if self._is_down:
+            self._unsettled.append(reservation)
+            return
         try:
             await self._call_settle(reservation)
         except (RedisError, OSError) as exc:
@@ -161,10 +172,11 @@ class RedisLimiter:
                 raise
 
     async def _keep_alive(self) -> None:
-        while not self._closing.is_set():
+        while not self._is_closing:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._lease_s / 3):
-                    await self._closing.wait()
+                async with asyncio.timeout(PROBE_S if self._is_down else self._lease_s / 3):
+                    await self._wake.wait()
+            self._wake.clear()
             await self._renew()
 
     async def _renew(self) -> None:
@@ -177,12 +189,15 @@ class RedisLimiter:
             self._note(None)
 
     def _note(self, error: Exception | None) -> None:
-        """Log when Redis goes away, and when it is back."""
+        """Log when Redis goes away, and when it is back. One call that fails is enough: requests do without
+        it then until `_renew` has reached it, which is tried at once.
+        """
         if error is not None and not self._is_down:
             how = (
                 "requests with limits are refused" if self._local is None else "each process limits by itself"
             )
             log.warning("limits: Redis cannot be used (%s): %s until it is back", type(error).__name__, how)
+            self._wake.set()
         elif error is None and self._is_down:
             log.warning("limits: Redis is back")
         self._is_down = error is not None

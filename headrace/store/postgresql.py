@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+import asyncio
+from typing import TypeVar, cast
 
-from sqlalchemy import URL
+from sqlalchemy import URL, NullPool, QueuePool, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from headrace.store.silence import Silence
 from headrace.store.transactions import Mode, Unsettled, Work
 
 POOL_SIZE = 10
 POOL_TIMEOUT_S = 10.0
-CONNECT_TIMEOUT_S = 2.0
-GRACE_S = 5.0  # the server ends a statement at its timeout; one that is silent longer is unreachable
+CONNECT_TIMEOUT_S = 5.0
+CLOSE_TIMEOUT_S = 2.0
+GRACE_S = 5.0  # the server ends a statement at its timeout; a connection that is silent longer is dead
 
 T = TypeVar("T")
 
@@ -39,8 +42,14 @@ class PostgreSQL:
         )
         # BEGIN and COMMIT are a round trip each; reads and single statements do without them
         self._autocommit = self._engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._unpooled = create_async_engine(url, poolclass=NullPool)
+        self._silence = Silence(self._select_one)
 
     async def run(self, work: Work[T], mode: Mode) -> T:
+        async with self._silence.watched():
+            return await self._run(work, mode)
+
+    async def _run(self, work: Work[T], mode: Mode) -> T:
         engine = self._engine if mode == "write" else self._autocommit
         async with engine.connect() as c:
             result = await c.run_sync(work)
@@ -53,5 +62,22 @@ class PostgreSQL:
                     raise
             return result
 
+    async def _select_one(self) -> None:
+        async with self._unpooled.connect() as c:
+            await c.execute(text("SELECT 1"))
+
     async def aclose(self) -> None:
-        await self._engine.dispose()
+        await self._silence.aclose()
+        try:
+            async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                await self._engine.dispose()
+        except TimeoutError:  # the server does not answer
+            await self._terminate()
+
+    async def _terminate(self) -> None:
+        """Close the pool's connections without a word to the server."""
+        for _ in range(cast(QueuePool, self._engine.pool).checkedin()):
+            connection = await self._engine.raw_connection()
+            assert connection.driver_connection is not None
+            connection.driver_connection.terminate()
+            connection.invalidate()

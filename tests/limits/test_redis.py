@@ -226,6 +226,45 @@ def test_while_it_is_down_limits_are_closed_or_open_and_it_is_logged(
     assert sum("Redis is back" in text for text in texts) == 1
 
 
+class Counting(RedisLimiter):
+    """Counts the reservations that are sent to Redis."""
+
+    num_sent = 0
+
+    async def _call_reserve(
+        self, caller: Principal, demand: Demand, lease: str, spent: tuple[int, int]
+    ) -> list[str]:
+        self.num_sent += 1
+        return await super()._call_reserve(caller, demand, lease, spent)
+
+
+def test_one_that_hangs_holds_up_no_further_request_and_is_found_again(tmp_path: Path) -> None:
+    who = Principal("key_a", limits=Limits(concurrent_requests=1))
+    with valkey(tmp_path) as server:
+
+        async def work() -> None:
+            limiter = Counting(server.url, nothing, when_down="closed")
+            await limiter.start()
+            first = await limiter.reserve(who, Demand())
+            num_before = limiter.num_sent
+            server.pause()
+            await asyncio.gather(*(refused(limiter) for _ in range(3)))
+            await asyncio.gather(*(refused(limiter) for _ in range(50)))
+            await first.settle(0, 0)
+            assert limiter.num_sent == num_before + 3, "the first ones wait, the others do not"
+            server.resume()
+            await limiter._renew()
+            second = await limiter.reserve(who, Demand())  # the first is settled
+            await second.settle(0, 0)
+            await limiter.aclose()
+
+        async def refused(limiter: RedisLimiter) -> None:
+            with pytest.raises(Overloaded):
+                await limiter.reserve(who, Demand())
+
+        asyncio.run(work())
+
+
 def processes(url: str, limit: int, lease_s: float) -> list[subprocess.Popen[str]]:
     command = [sys.executable, "-m", "tests.limits.clients", url, str(CLIENTS), str(limit), str(lease_s)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
+from sqlalchemy import text
 
 from headrace.config import StoreConfig
 from headrace.errors import ConfigError, StoreUnavailable
 from headrace.store import Chain, Store
+from headrace.store.database import Database, to_url
 from tests.postgres import PostgreSQL, postgresql
 from tests.store.values import OWNER, message, texts
 
@@ -53,6 +55,62 @@ def test_callers_do_not_notice_a_restart_of_the_server(server: PostgreSQL, tmp_p
             await store.conversations.append(OWNER, made.id, [message("b")])
         assert await store.verify() == []
         await store.aclose()
+
+    asyncio.run(run())
+
+
+def test_a_server_that_hangs_is_noticed_once_for_all_and_recovers(
+    server: PostgreSQL, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def run() -> None:
+        store = Store(StoreConfig(url=server.create()), tmp_path)
+        await store.start()
+        made = await store.conversations.create(OWNER, [], {})
+        server.pause()
+        try:
+            waiting = [store.conversations.get(OWNER, made.id) for _ in range(14)]  # more than connections
+            waiting += [store.conversations.create(OWNER, [], {}) for _ in range(3)]
+            for result in await asyncio.gather(*waiting, return_exceptions=True):
+                assert isinstance(result, StoreUnavailable)
+                assert "no answer in time" in result.message
+            for _ in range(1000):  # none of them waits: they would take an hour
+                with pytest.raises(StoreUnavailable):
+                    await store.conversations.get(OWNER, made.id)
+        finally:
+            server.resume()
+        await eventually_done(lambda: store.conversations.append(OWNER, made.id, [message("a")]))
+        assert await store.verify() == []
+        await store.aclose()
+
+    asyncio.run(run())
+    lines = [record.message for record in caplog.records if "silence" in record.name]
+    assert [line.rpartition(": ")[2] for line in lines] == [
+        "what needs it is refused until it answers",
+        "it answers again",
+    ]
+
+
+def test_a_slow_statement_goes_on_while_the_server_answers_others(server: PostgreSQL, tmp_path: Path) -> None:
+    async def run() -> None:
+        database = Database(to_url(server.create(), tmp_path))
+        try:
+            assert await database.read(lambda c: c.scalar(text("SELECT 1 FROM pg_sleep(5)"))) == 1
+        finally:
+            await database.aclose()
+
+    asyncio.run(run())
+
+
+def test_a_server_that_hangs_does_not_hold_up_the_end(server: PostgreSQL, tmp_path: Path) -> None:
+    async def run() -> None:
+        database = Database(to_url(server.create(), tmp_path))
+        await asyncio.gather(*(database.read(lambda c: c.scalar(text("SELECT 1"))) for _ in range(9)))
+        server.pause()
+        try:
+            async with asyncio.timeout(30):  # each connection would wait for 35 seconds
+                await database.aclose()
+        finally:
+            server.resume()
 
     asyncio.run(run())
 
