@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 log = logging.getLogger(__name__)
 
 PATIENCE_S = 2.0  # of a transaction that takes longer, the server has to answer another connection meanwhile
-ANSWER_S = 2.0
+ANSWER_S = 3.0  # to this question
 PAUSE_S = 1.0  # between two questions to a silent server
 
 
@@ -24,6 +24,7 @@ class Silence:
         self._timers: dict[asyncio.Timeout, asyncio.TimerHandle] = {}  # one of each transaction
         self._asking: asyncio.Task[None] | None = None
         self._is_silent = False
+        self._num_ended = 0  # transactions that the server has answered, if only with an error
 
     @asynccontextmanager
     async def watched(self) -> AsyncIterator[None]:
@@ -37,6 +38,7 @@ class Silence:
                     yield
                 finally:
                     self._timers.pop(limit).cancel()
+                    self._num_ended += limit.when() is None
         except TimeoutError as exc:
             raise TimeoutError("no answer") from exc
 
@@ -67,11 +69,15 @@ class Silence:
         self._is_silent = False
 
     async def _answers(self) -> bool:
+        """Whether it answers the question, or has answered a transaction meanwhile: where the machine is busy
+        a new connection takes long.
+        """
+        num_before = self._num_ended
         try:
             async with asyncio.timeout(ANSWER_S):
                 await self._ask()
         except OSError:  # TimeoutError among them
-            return False
+            return self._num_ended > num_before
         except Exception as exc:  # a refusal is an answer, such as "too many connections"
             log.debug("database: %s", exc)
         return True
