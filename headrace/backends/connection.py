@@ -36,13 +36,15 @@ class StaleConnection(aiohttp.ClientConnectionError):
 class Protocol(ResponseHandler):
     """A connection without the faults of aiohttp's: a body that cannot be parsed leaves its reader waiting; a
     head, or a whole answer, is lost if broken bytes arrive together with it; what follows an answer is taken
-    for the answer to the next request; after an interim response no time limit runs.
+    for the answer to the next request; after an interim response no time limit runs. And without two costs of
+    every piece that arrives: a new timer, and parsing nothing after it was read.
     """
 
     has_answered = False  # whether this connection has carried an answer
     _is_answered = False  # whether the head of the answer to the present request has arrived
     _before = b""  # the bytes before the next ones, in which the end of a head may begin
     _num_interim = 0
+    _arrived = 0.0  # when the last piece did, on the event loop's clock
 
     def set_response_params(self, **parameters: Any) -> None:
         """Begin the next request."""
@@ -71,6 +73,24 @@ class Protocol(ResponseHandler):
                 self.start_timeout()
         self._before = (self._before + data)[1 - len(HEAD_END) :]
         return data
+
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        """Called for each piece that is read; only a connection that was paused has bytes left to parse."""
+        if self._reading_paused:
+            super().resume_reading(resume_parser)
+
+    def _reschedule_timeout(self) -> None:
+        """Called for each piece that arrives: one timer runs, and looks for the last of them when it ends."""
+        self._arrived = self._loop.time()
+        if self._read_timeout_handle is None:
+            super()._reschedule_timeout()
+
+    def _on_read_timeout(self) -> None:
+        left_s = self._arrived + (self._read_timeout or 0) - self._loop.time()
+        if left_s > 0:
+            self._read_timeout_handle = self._loop.call_later(left_s, self._on_read_timeout)
+        else:
+            super()._on_read_timeout()
 
     def feed_data(self, data: tuple[RawResponseMessage, StreamReader], size: int = 0) -> None:
         """Receive a head from the parser."""

@@ -281,6 +281,33 @@ def test_a_silent_provider_times_out(stalled: Answer) -> None:
             _with(provider.url, _read, timeout_s=0.1)
 
 
+def test_the_time_limit_begins_anew_with_each_piece() -> None:
+    pieces = [b"x"] * 15
+    with scripted() as provider:
+        provider.play(Answer(pieces=pieces, delay_s=0.2), Answer(pieces=pieces, delay_s=0.2, stall=True))
+        assert _with(provider.url, _read, timeout_s=2.0) == b"".join(pieces)  # which took three seconds
+        with pytest.raises(ProviderTimedOut):
+            _with(provider.url, _read, timeout_s=2.0)
+
+
+def test_a_reader_may_pause_for_longer_than_the_time_limit() -> None:
+    """The rest waits in the socket, and is no silence of the provider's."""
+    pieces = [b"x" * 2**16] * 128
+
+    async def read(client: http.Upstream) -> int:
+        size = 0
+        async with client.stream("/x", {}) as arriving:
+            async for piece in arriving:
+                if not size:
+                    await asyncio.sleep(2.0)
+                size += len(piece)
+        return size
+
+    with scripted() as provider:
+        provider.play(Answer(pieces=pieces))
+        assert _with(provider.url, read, timeout_s=1.0) == len(pieces) * 2**16
+
+
 def test_a_closed_port_is_unreachable() -> None:
     with scripted() as provider:
         url = provider.url
