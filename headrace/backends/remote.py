@@ -10,7 +10,7 @@ from datetime import datetime
 
 from headrace.backend_types import Backend
 from headrace.backends.http import Upstream
-from headrace.dialects.values import Object, objects
+from headrace.dialects.values import Object, an_object, word
 from headrace.errors import ProviderError, ServerError
 from headrace.offload import cancel_and_wait
 from headrace.types import ModelInfo
@@ -19,18 +19,32 @@ log = logging.getLogger(__name__)
 
 MAX_MODELS = 10_000  # of a provider's list; the rest is left out
 REFRESH_S = 300.0  # between two fetches of the list
+LISTS, IDS = ("data", "models"), ("id", "name", "model")  # members with the list, and with an entry's id
 RETRY_S = 30.0  # after a fetch that failed
 
 
 def listed(provider: str, found: object, member: str, *, id: str = "id") -> list[Object]:
-    """Return the entries of a list of models that have an id. Some providers send the list without the object
-    around it. Raises ProviderError if there is no list.
+    """Return the entries of a list of models that have an id, in the member `id`. Some providers send the
+    list without the object around it, or ids alone, or other names, or null for a list without entries.
+    Raises ProviderError if there is no list.
     """
-    entries = found.get(member) if isinstance(found, dict) else found or None
-    known = [entry for entry in objects(entries) if isinstance(entry.get(id), str) and entry[id]]
-    if not isinstance(entries, list) or (entries and not known):
-        raise ProviderError(f"{provider} answered with something that is no list of models")
-    return known[:MAX_MODELS]
+    entries: object = found or None
+    if isinstance(found, dict):
+        name = next((name for name in (member, *LISTS) if name in found), None)
+        entries = None if name is None else found[name] or []
+    if isinstance(entries, list):
+        by_name = ([entry for each in entries if (entry := _with_id(each, id, name))] for name in (id, *IDS))
+        known = next(filter(None, by_name), [{id: word(each)} for each in entries if word(each)])
+        if known or not entries:
+            return known[:MAX_MODELS]
+    raise ProviderError(f"{provider} answered with something that is no list of models")
+
+
+def _with_id(entry: object, id: str, name: str) -> Object:
+    """The entry with its id, which its member `name` has, in the member `id`; {} if it has none."""
+    body = an_object(entry)
+    found = word(body.get(name))
+    return {**body, id: found} if found else {}
 
 
 def unix_seconds(time: object) -> int:
@@ -76,7 +90,9 @@ class Remote(Backend):
         """Fetch the list and replace the last one. Raises ServerError."""
         found = await self.list_models()
         listed = {info.id: info for info in found}
-        self._models = [listed.get(id) or self.info(id) for id in self.allowed] if self.allowed else found
+        self._models = (
+            [listed.get(id) or self.info(id) for id in self.allowed] if self.allowed else [*listed.values()]
+        )
 
     def refresh_now(self) -> None:
         """Fetch the list again soon."""

@@ -4,6 +4,7 @@ a route.
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -151,6 +152,43 @@ def test_g12_of_parts_the_parts_are_joined(written: Written) -> None:
     messages = [{"role": "system", "content": "one"}, {"role": "developer", "content": two}, *HI]
     written.ask(CHAT, {"model": "up:m", "messages": messages})
     assert written.last["messages"][0]["content"] == [{"type": "text", "text": "one"}, *two]
+
+
+NOTE = {"role": "developer", "content": "note"}
+RESULT = {"role": "tool", "tool_call_id": "c1", "content": "r"}
+SHOWN = {**RESULT, "content": [{"type": "text", "text": "r"}, IMAGE_URL]}
+TWO = {**calling(), "tool_calls": [*calling()["tool_calls"], *calling(id="c2")["tool_calls"]]}
+BETWEEN: dict[str, list[Any]] = {
+    "before the only result": [*HI, calling(), NOTE, RESULT],
+    "between two results": [*HI, TWO, RESULT, NOTE, {**RESULT, "tool_call_id": "c2"}],
+    "an image of the first": [*HI, TWO, SHOWN, {**RESULT, "tool_call_id": "c2"}],
+    "an image and a note": [*HI, TWO, SHOWN, NOTE, {**RESULT, "tool_call_id": "c2"}],
+    "what the user says": [*HI, calling(), {"role": "user", "content": "wait"}, RESULT],
+    "without a result": [*HI, TWO, RESULT, NOTE, {"role": "user", "content": "go on"}],
+    "two turns": [*HI, calling(), NOTE, RESULT, calling(id="c9"), NOTE, {**RESULT, "tool_call_id": "c9"}],
+}
+
+
+@pytest.mark.parametrize("headers", [{}, STRICT], ids=["relayed", "translated"])
+@pytest.mark.parametrize("model", ["up:m", "own:m", "ce:m"])
+@pytest.mark.parametrize("messages", BETWEEN.values(), ids=BETWEEN)
+def test_g12_nothing_comes_between_calls_and_their_results(
+    written: Written, messages: list[Any], model: str, headers: dict[str, str]
+) -> None:
+    status, _, _ = written.ask(CHAT, {"model": model, "messages": messages, "tools": TOOLS}, **headers)
+    assert status == 200
+    roles = "".join(message["role"][0] for message in written.last["messages"])
+    assert all(results in ("t", "tt") for results in re.findall(r"a(t*)", roles))
+    assert roles.count("t") == sum(message["role"] == "tool" for message in messages)
+    assert roles.replace("t", "").count("a") == sum(message["role"] == "assistant" for message in messages)
+
+
+def test_g12_results_of_a_response_too(written: Written) -> None:
+    call = {"type": "function_call", "call_id": "c1", "name": "f", "arguments": "{}"}
+    result = {"type": "function_call_output", "call_id": "c1", "output": "r"}
+    items = [{"role": "user", "content": "hi"}, call, {**NOTE, "type": "message"}, result]
+    assert written.ask(RESPONSES, {"model": "up:m", "input": items})[0] == 200
+    assert [message["role"] for message in written.last["messages"]] == ["user", "assistant", "tool", "user"]
 
 
 def test_g12_in_the_other_dialects(written: Written) -> None:

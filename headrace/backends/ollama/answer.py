@@ -13,7 +13,9 @@ from headrace.backends.calls import call_piece
 from headrace.backends.choice import ChoiceAssembler, all_text, log_left_out, texts
 from headrace.backends.error_body import is_error
 from headrace.backends.http import Upstream
+from headrace.backends.openai.answer import status_in
 from headrace.backends.openai.content import REASONINGS, logprobs_of
+from headrace.backends.refusals import page
 from headrace.backends.sse import ServerSentEvent
 from headrace.brackets import Objects
 from headrace.dialects.openai import is_done
@@ -59,7 +61,9 @@ class Answer:
                 yield from self._read_object(found)
 
     def _objects(self, line: str) -> list[Body]:
-        """The objects that a line completes, nearly always one."""
+        """The objects that a line completes, nearly always one. Raises ProviderError for an HTML page."""
+        if line.startswith("<"):
+            raise page(self._name)
         if not self._split.is_open:
             with suppress(ProviderError):
                 found = object_in(self._name, ServerSentEvent("", line))
@@ -70,7 +74,7 @@ class Answer:
 
     def _read_object(self, found: Body) -> Iterator[Event]:
         if found.get("error") or ("done" not in found and is_error(found)):
-            raise self._upstream.error_of_body(500, dumped(found))
+            raise self._upstream.error_of_body(status_in(found), dumped(found))
         message = found.get("message", found)
         if not isinstance(message, dict):  # a text, or parts of one
             message = {"content": message}

@@ -72,7 +72,7 @@ class OllamaBackend(Remote):
         self._loaded: dict[str, tuple[int, float]] = {}  # model → last num_ctx, and when it was sent
 
     async def list_models(self) -> list[ModelInfo]:
-        found = []
+        found, is_shown = [], True
         for entry in listed(self.name, await self.upstream.json("GET", "/api/tags"), "models", id="name"):
             name, digest = entry["name"], word(entry.get("digest"))
             if self._digests.get(name) != digest:  # it was pulled again
@@ -80,7 +80,12 @@ class OllamaBackend(Remote):
             self._digests[name] = digest
             # the configuration may leave out ":latest", which Ollama adds to names
             ids = [id for id in self.allowed if id in (name, name.removesuffix(":latest"))] or [name]
-            length = (await self._show(name)).length
+            length = None
+            if is_shown:
+                try:
+                    length = (await self._show(name)).length
+                except ServerError:  # one model costs no more than the lengths that are not known yet
+                    is_shown = False
             created = unix_seconds(entry.get("modified_at"))
             found += [self.info(id, created=created, max_model_len=length) for id in ids]
         return found

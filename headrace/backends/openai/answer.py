@@ -171,17 +171,17 @@ def error_in(upstream: Upstream, sent: ServerSentEvent, chunk: Object) -> Server
         return None
     body = error if isinstance(error, dict) else chunk
     if error and not chunk.get("error"):
-        return upstream.error_of_body(_status_in(body), dumped({"error": error}))
-    return upstream.error_of_body(_status_in(body), sent.data)
+        return upstream.error_of_body(status_in(body), dumped({"error": error}))
+    return upstream.error_of_body(status_in(body), sent.data)
 
 
 def _error_of_choice(chunk: Object) -> object:
     return next((body["error"] for body in choices_in(chunk) if body.get("error")), None)
 
 
-def _status_in(body: Object) -> int:
+def status_in(body: Object) -> int:
     """The status of an error by its members; 500 if none has one."""
-    named = (body.get("code"), body.get("status"), body.get("status_code"), body.get("type"))
+    named = (body.get(name) for name in ("code", "status", "status_code", "StatusCode", "type"))
     return next(filter(None, map(_status, named)), 500)
 
 

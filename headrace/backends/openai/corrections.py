@@ -5,13 +5,14 @@ it relays.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import takewhile
 from operator import is_not
 from typing import Any
 from urllib.parse import urlsplit
 
 from headrace.backends.writing import ROLES, opaque
+from headrace.dialects.values import an_object
 
 Body = dict[str, Any]
 OWN_HOSTS = ("api.openai.com", ".api.openai.com", ".openai.azure.com", ".cognitiveservices.azure.com")
@@ -73,7 +74,7 @@ def messages_of(
 ) -> list[Any]:
     """Rewrite messages; adds to `ignored`. Malformed entries stay, so that the provider reports them."""
     with_roles = list(messages) if has_all_roles else list(_in_plain_roles(messages, ignored))
-    found = list(_with_media_apart(with_roles))
+    found = list(_with_media_apart(_with_results_first(with_roles)))
     return list(map(_signed, found)) if signs_calls else found
 
 
@@ -115,7 +116,30 @@ def _joined(messages: Sequence[Body]) -> Body:
     return {**only, "role": "system", "content": [part for each in contents for part in _parts(each)]}
 
 
-def _with_media_apart(messages: Sequence[Any]) -> Iterator[Any]:
+def _with_results_first(messages: Sequence[Any]) -> Iterator[Any]:
+    """Put other messages that are between calls and their results after those: providers refuse them."""
+    unanswered, waiting = set[str](), list[Any]()
+    for message in messages:
+        role = _role(message)
+        if role == "assistant":
+            yield from waiting
+            waiting, calls = [], message.get("tool_calls")
+            unanswered = {
+                str(an_object(call).get("id")) for call in (calls if isinstance(calls, list) else ())
+            }
+        elif role == "tool":
+            unanswered.discard(str(message.get("tool_call_id")))
+        elif unanswered:
+            waiting.append(message)
+            continue
+        yield message
+        if not unanswered:
+            yield from waiting
+            waiting = []
+    yield from waiting
+
+
+def _with_media_apart(messages: Iterable[Any]) -> Iterator[Any]:
     """Move images and files out of tool results, which must be text, into a user message after them."""
     media_of_results: list[Any] = []
     for message in messages:

@@ -12,7 +12,7 @@ from headrace.backends.answer import object_in
 from headrace.backends.choice import finish_reason, is_broken
 from headrace.backends.http import Upstream
 from headrace.backends.openai.answer import Answer, error_in
-from headrace.backends.openai.content import choices_in, content_of, reason_in
+from headrace.backends.openai.content import REASONINGS, choices_in, content_of, reason_in
 from headrace.backends.relay_reader import RelayReader
 from headrace.backends.sse import ServerSentEvent
 from headrace.collected import Choice, Collected
@@ -24,6 +24,7 @@ from headrace.types import Usage
 
 OWN = ("choices", "usage", "error", "object")  # members of chunks that are not copied into the body
 # lists in logprobs
+READ = (*REASONINGS, "content", "tool_calls")  # members of deltas that Answer reads
 BY_TOKEN = ("content", "refusal", "tokens", "token_logprobs", "top_logprobs", "text_offset")
 MAX_CHOICES = 4096  # bounds our bookkeeping; the provider decides about larger values of `n`
 
@@ -103,7 +104,8 @@ class OpenAIRelayReader(RelayReader):
 def folded(upstream: Upstream, sents: Sequence[ServerSentEvent], *, num_choices: int, is_chat: bool) -> bytes:
     """Convert a stream into a JSON body. Raises ServerError if it contains an error or breaks off."""
     answer, collected = Answer(upstream, num_choices), Collected()
-    logprobs: list[Object] = [{} for _ in range(num_choices)]
+    places = range(num_choices)
+    logprobs, lists = [Object() for _ in places], [Object() for _ in places]
     head: Object = {}
     usage: Object | None = None
     for sent in sents:
@@ -115,25 +117,30 @@ def folded(upstream: Upstream, sents: Sequence[ServerSentEvent], *, num_choices:
         head = {**{name: value for name, value in chunk.items() if name not in OWN}, **head}
         usage = _usage(usage_in(chunk)) or usage
         for body in choices_in(chunk):
-            index = count(body.get("index")) or 0
-            _extend(logprobs[index if index < num_choices else 0], an_object(body.get("logprobs")))
+            found = count(body.get("index")) or 0
+            index, delta = found if found < num_choices else 0, an_object(body.get("delta"))
+            _extend(logprobs[index], an_object(body.get("logprobs")), BY_TOKEN)
+            _extend(lists[index], delta, [name for name in delta if name not in READ])
+            if isinstance(delta.get("refusal"), str):
+                lists[index].setdefault("refusal", []).append(delta["refusal"])
     for event in answer.end():
         collected.push(event)
     kind = "chat.completion" if is_chat else "text_completion"
     choices = collected.choices
     bodies = [
-        _choice(index, choices[index], logprobs[index], is_chat=is_chat) for index in range(num_choices)
+        _choice(index, choices[index], logprobs[index], lists[index], is_chat=is_chat) for index in places
     ]
     return dumped({**head, "object": kind, "choices": bodies, "usage": usage}).encode()
 
 
-def _extend(logprobs: Object, more: Object) -> None:
-    for name in BY_TOKEN:
+def _extend(lists: Object, more: Object, names: Sequence[str]) -> None:
+    for name in names:
         if isinstance(more.get(name), list):
-            logprobs.setdefault(name, []).extend(more[name])
+            lists.setdefault(name, []).extend(more[name])
 
 
-def _choice(index: int, choice: Choice, logprobs: Object, *, is_chat: bool) -> Object:
+def _choice(index: int, choice: Choice, logprobs: Object, lists: Object, *, is_chat: bool) -> Object:
+    """`lists`: what the deltas had in lists, such as annotations, and the pieces of a refusal."""
     common = {"index": index, "logprobs": logprobs or None, "finish_reason": choice.reason}
     if not is_chat:
         return {**common, "text": choice.text}
@@ -141,8 +148,10 @@ def _choice(index: int, choice: Choice, logprobs: Object, *, is_chat: bool) -> O
         {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
         for call in choice.calls
     ]
-    message: Object = {"role": "assistant", "content": choice.text if choice.text or not calls else None}
-    message |= {"refusal": None, **({"tool_calls": calls} if calls else {})}
+    refusal = "".join(lists.pop("refusal", []))
+    text = choice.text.removesuffix(refusal)  # which Answer reads as text
+    message: Object = {"role": "assistant", "content": text if text or not (calls or refusal) else None}
+    message |= {"refusal": refusal or None, **({"tool_calls": calls} if calls else {}), **lists}
     if choice.reasoning:
         message |= {"reasoning_content": choice.reasoning, "reasoning": choice.reasoning}
     return {**common, "message": message}
