@@ -128,10 +128,8 @@ class Files(Generic[Info, Written]):
         """Store whether a file is attached, for the next start."""
         info = self.info(library, id)
         if info.path is not None:
-            layer = None
-            if isinstance(info, SAEInfo):
-                layer = info.layers[0] if info.layers else info.layer
+            layer, layers = (info.layer, info.layers) if isinstance(info, SAEInfo) else (None, ())
             await store.steering.save_attachment(
-                StoredAttachment(id, library.model, self.kind, str(info.path), layer, is_attached)
+                StoredAttachment(id, library.model, self.kind, str(info.path), layer, is_attached, layers)
             )
         return self.write(info, library.model)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 from fastapi import APIRouter, Depends, Request
@@ -16,14 +17,15 @@ from headrace.api.libraries import libraries, library_of, steering_of
 from headrace.api.request import Caller, Stored, in_time
 from headrace.api.routes import V1, route
 from headrace.errors import BadRequest, ProfileNotFound, SteeringRefused
+from headrace.offload import aside
 from headrace.steering.types import Exemption, Mode, Unit
-from headrace.store import StoredProfile
-from headrace.turns.steering import EVERYONE
-from headrace.types import GenerateRequest, Sampling, Started, Texts
+from headrace.store import Store, StoredProfile
+from headrace.turns.steering import EVERYONE, work_of
+from headrace.types import Conversation, GenerateRequest, Message, Sampling, Started, Texts
 from headrace.wire import steering_objects as wire
 from headrace.wire.activations import receipt_body
 from headrace.wire.limits import MAX_OPS, MAX_PROBES
-from headrace.wire.steering import Steered, SteeringMembers
+from headrace.wire.steering import Steered, SteeringMembers, to_steering
 
 if TYPE_CHECKING:  # it needs numpy, which a gateway does not
     from headrace.steering.library import ModelLibrary
@@ -57,9 +59,7 @@ async def list_profiles(http: Request, _: Caller) -> wire.WholeList[wire.Profile
 async def create_profile(
     http: Request, _: Admin, store: Stored, body: wire.ProfileCreation
 ) -> wire.ProfileObject:
-    saved = await store.steering.save(wire.to_stored(body, body.name), is_new=True)
-    await steering_of(http).profiles.refresh()
-    return wire.profile(saved)
+    return await _save(http, store, body, body.name, is_new=True)
 
 
 @route(
@@ -77,9 +77,7 @@ async def import_profile(http: Request, _: Admin, store: Stored, body: wire.Impo
                 code="steering_unknown_sae",
                 param=f"requires.{name[:64]}",
             )
-    saved = await store.steering.save(wire.to_stored(profile, profile.name), is_new=True)
-    await steering_of(http).profiles.refresh()
-    return wire.profile(saved)
+    return await _save(http, store, profile, profile.name, is_new=True)
 
 
 @route(router, "GET", PROFILES + "/{name}", under=V1, summary="Retrieve a steering profile")
@@ -91,9 +89,7 @@ async def retrieve_profile(_: Caller, profile: Known) -> wire.ProfileObject:
 async def replace_profile(
     http: Request, _: Admin, store: Stored, profile: Known, body: wire.ProfileChange
 ) -> wire.ProfileObject:
-    saved = await store.steering.save(wire.to_stored(body, profile.name), is_new=False)
-    await steering_of(http).profiles.refresh()
-    return wire.profile(saved)
+    return await _save(http, store, body, profile.name, is_new=False)
 
 
 @route(router, "DELETE", PROFILES + "/{name}", under=V1, summary="Delete a steering profile")
@@ -152,8 +148,9 @@ async def validate(http: Request, caller: Caller, body: wire.ValidateBody) -> wi
     members = _SteeringOfModel(model=library.model, steering=body.steering, profile=None, probe=None)
     resolved = await steering_of(http).steered(caller.id, members)
     steered = _unconditional(resolved.steered)
-    # One token shows what the engine makes of it: the same code as for any request.
-    request = GenerateRequest(library.model, Texts(("a",)), Sampling(max_tokens=1), owner=caller.id)
+    # A short prompt shows what the engine makes of it: the same code as for any request.
+    prompt = Conversation((Message("user", "a"),)) if _has_roles(steered) else Texts(("a b c",))
+    request = GenerateRequest(library.model, prompt, Sampling(max_tokens=1), owner=caller.id)
     async with in_time(http):
         generation = await http.app.state.gateway.start(steered.applied(request))
     try:
@@ -184,8 +181,25 @@ async def capabilities(http: Request, _: Caller) -> wire.CapabilitiesObject:
     }
 
 
+async def _save(
+    http: Request, store: Store, body: wire.ProfileCreation | wire.ProfileChange, name: str, *, is_new: bool
+) -> wire.ProfileObject:
+    """Store a profile. Raises BadRequest for one that every request would be refused for."""
+    await aside(work_of(body.steering), partial(to_steering, None, body.steering, name))
+    saved = await store.steering.save(wire.to_stored(body, name), is_new=is_new)
+    await steering_of(http).profiles.refresh()
+    return wire.profile(saved)
+
+
 class _SteeringOfModel(SteeringMembers):
     model: str
+
+
+def _has_roles(steered: Steered) -> bool:
+    """Whether only a conversation has the tokens that are steered."""
+    steering = steered.steering
+    applies = [] if steering is None else [op.apply or steering.apply for op in steering.ops]
+    return any(apply.roles is not None for apply in applies)
 
 
 def _unconditional(steered: Steered) -> Steered:

@@ -123,11 +123,13 @@ async def delete_vector(http: Request, _: Admin, store: Stored, id: str) -> wire
 
 
 @route(
-    router, "POST", "/vectors/{id}/attach", under=V1,
+    router, "POST", "/vectors/{id}/attach", under=V1, is_body_optional=True,
     summary="Make a control vector usable by requests, while others run",
 )  # fmt: skip
-async def attach_vector(http: Request, _: Admin, store: Stored, id: str) -> wire.VectorObject:
-    return await VECTORS.attach(http, store, id)
+async def attach_vector(
+    http: Request, _: Admin, store: Stored, id: str, body: wire.AttachBody
+) -> wire.VectorObject:
+    return await VECTORS.attach(http, store, id, body.layer)
 
 
 @route(

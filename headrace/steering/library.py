@@ -23,7 +23,7 @@ from headrace.steering.formats.control_vector import check_directions, read_vect
 from headrace.steering.formats.detect import read_sae
 from headrace.steering.formats.tensors import read_json
 from headrace.steering.sae import LoadedSAE, fold
-from headrace.steering.slot import SiteNeeds
+from headrace.steering.slot import SiteNeeds, length_of
 from headrace.steering.statistics import RunningStatistics
 from headrace.steering.types import Capture, FeatureStatistics, MinuteStatistics, SAEInfo, VectorInfo
 
@@ -254,7 +254,7 @@ class ModelLibrary:
         for layer in directions:
             self._check_layer(layer)
         self._check_width(len(next(iter(directions.values()))), f"the vector {id}")
-        norms = tuple(float(np.linalg.norm(direction)) for direction in directions.values())
+        norms = tuple(length_of(direction) for direction in directions.values())
         info = VectorInfo(id, self.width, tuple(directions), norms, _digest(directions), path, model_name)
         with self._lock:
             self._check_free(id)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from headrace.errors import SteeringCode, SteeringRefused
 from headrace.steering.library import AttachedSAE, ModelLibrary, Shelf
 from headrace.steering.plan import Plan, PromptFacts, Term, resolve
-from headrace.steering.slot import Shape, Slot
+from headrace.steering.slot import Shape, Slot, length_of
 from headrace.steering.types import Apply, Direction, Mode, Op, ResolvedOp, SteeringRequest
 
 Floats = NDArray[np.float32]
@@ -23,7 +23,7 @@ Floats = NDArray[np.float32]
 Largest = Callable[[], float]
 
 MAX_EDITS = 256  # slots of one request, over all layers
-MAX_RAW = 1e6  # of values and strengths: what float32 and a model survive without infinities
+MAX_RAW = 1e6  # of strengths, values and their edits' lengths: what a model in float32 survives
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +153,7 @@ class _Resolver:
     def _feature_edit(self, entry: AttachedSAE, feature: int, layer: int) -> Edit:
         op, sae = self._op, entry.sae
         value = self._raw(layer, largest=lambda: self._largest(entry, feature))
-        length = float(np.linalg.norm(sae.decoder[feature]))
+        length = length_of(sae.decoder[feature])
         if op.mode == "add" and not op.only_if_active:
             slot = Slot("add", np.ascontiguousarray(sae.decoder[feature]), Shape(1.0, 1.0))
         else:
@@ -215,7 +215,7 @@ class _Resolver:
         all other modes it is scaled to length 1.
         """
         op = self._op
-        length = float(np.linalg.norm(direction))
+        length = length_of(direction)
         if length == 0:
             raise self._refuse("", f"the direction at layer {layer} is 0", "steering_shape_mismatch")
         unit = (direction.astype(np.float64) / length).astype(np.float32)
@@ -235,8 +235,8 @@ class _Resolver:
                 "layers", f"layer {layer} cannot be steered now; these can: {layers}. Attach something there",
                 "steering_layer_mismatch",
             )  # fmt: skip
-        if abs(value) > MAX_RAW:
-            raise self._refuse("value", f"{value:g} is too large", "steering_dose_exceeded")
+        if (size := abs(value) * max(1.0, length)) > MAX_RAW:
+            raise self._refuse("value", f"an edit of {size:g} is too large", "steering_dose_exceeded")
         resolved = ResolvedOp(op.param, op.mode, layer, value, op.strength, op.sae, op.feature, op.vector)
         norm = self._shelf.norms.get(layer)
         # What `scale`, `cap` and `ablate` change depends on the activation.

@@ -30,6 +30,11 @@ SCALARS = ("bias", "threshold", "gain", "offset", "low", "high", "least")  # of 
 EPSILON = 1e-5  # that SAELens adds to the standard deviation of a row, for layer_norm
 
 
+def length_of(direction: Floats) -> float:
+    """In float64: the squares of numbers of float32 are too large or too small for float32 itself."""
+    return float(np.linalg.norm(direction.astype(np.float64)))
+
+
 @dataclass(frozen=True, slots=True)
 class Shape:
     """The function of a that a mode amounts to: clip(gain · a + offset, low, high)."""

@@ -171,6 +171,7 @@ MIGRATIONS = (
         ),
     ),
     Migration(5, "search", ("CREATE INDEX items_owner ON items (owner, created_at)",)),
+    Migration(6, "layers", ("ALTER TABLE steering_attachments ADD COLUMN layers TEXT",)),
 )
 
 

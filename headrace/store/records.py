@@ -143,8 +143,9 @@ class StoredAttachment:
     model: str
     kind: Literal["sae", "vector"]
     path: str  # below the configured root
-    layer: int | None = None  # of an SAE, if not its own
+    layer: int | None = None  # of an SAE, if not what its files say
     is_attached: bool = False
+    layers: tuple[int, ...] = ()  # where an SAE is attached; none: at its own
 
 
 @dataclass(frozen=True, slots=True)

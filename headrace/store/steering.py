@@ -95,7 +95,15 @@ class Steering:
         def work(c: Connection) -> list[StoredAttachment]:
             rows = c.execute(select(attachments).order_by(attachments.c.id)).all()
             return [
-                StoredAttachment(row.id, row.model, row.kind, row.path, row.layer, row.is_attached)
+                StoredAttachment(
+                    row.id,
+                    row.model,
+                    row.kind,
+                    row.path,
+                    row.layer,
+                    row.is_attached,
+                    tuple(json.loads(row.layers or "[]")),
+                )
                 for row in rows
             ]
 
@@ -112,6 +120,7 @@ class Steering:
                     path=attachment.path,
                     layer=attachment.layer,
                     is_attached=attachment.is_attached,
+                    layers=json.dumps(attachment.layers),
                 )
             )
 

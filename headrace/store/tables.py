@@ -225,6 +225,7 @@ attachments = Table(
     Column("path", Name, nullable=False),
     Column("layer", Integer),
     Column("is_attached", Boolean, nullable=False),
+    Column("layers", Text),
 )
 
 presets = Table(

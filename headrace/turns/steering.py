@@ -205,8 +205,7 @@ class Steering:
             uses = [use_of(choice.param)] if choice is not None and choice.param in (HEADER, "model") else []
             changes |= _choices(body, steering, has_choices=has_choices)
         probes = to_probes(body.probe)
-        has_features = bool(probes) or (steering is not None and steering.receipt)
-        labels = self._labels(model, provider) if has_features else {}
+        labels = partial(self._labels, model, provider)
         return body.with_steered(Steered(steering, probes, tuple(uses), labels), **changes)
 
     async def _request(self, own: SteeringBody | None, choice: _Choice | None, model: str) -> SteeringRequest:
@@ -260,8 +259,8 @@ def _restore(library: ModelLibrary, stored: StoredAttachment) -> None:
             library.load_sae(stored.id, Path(stored.path), layer=stored.layer)
         else:
             library.load_vector(stored.id, Path(stored.path))
-        if stored.is_attached:
-            library.attach(stored.id)
+        for layer in (stored.layers or (None,)) if stored.is_attached else ():
+            library.attach(stored.id, layer=layer)
     except HeadraceError as exc:
         log.warning("the %s %s cannot be loaded: %s", stored.kind, stored.id, exc.message)
 

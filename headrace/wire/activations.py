@@ -116,9 +116,9 @@ def inside(
     steered = body.steered
     found: SteeringAnswer = {}
     if steered.probes:
-        found["feature_activations"] = feature_activations(activations, steered.labels)
+        found["feature_activations"] = feature_activations(activations, steered.labels())
     if receipt is not None and steered.has_receipt:
-        found["steering"] = receipt_body(receipt, steered.labels)
+        found["steering"] = receipt_body(receipt, steered.labels())
     return found
 
 

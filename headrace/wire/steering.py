@@ -8,8 +8,8 @@ import base64
 import binascii
 import math
 import struct
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
@@ -164,13 +164,13 @@ Labels = Mapping[str, Mapping[int, str]]  # SAE → feature → its label
 @dataclass(frozen=True, slots=True)
 class Steered:
     """What a request says about steering and probing, with names resolved. `uses`: of the header, and of
-    others that are no members. `labels`: of the features that are probed.
+    others that are no members. `labels`: reads those of the model's features, once it is in memory.
     """
 
     steering: SteeringRequest | None = None
     probes: tuple[Probe, ...] = ()
     uses: tuple[Use, ...] = ()
-    labels: Labels = field(default_factory=dict)
+    labels: Callable[[], Labels] = dict
 
     @property
     def has_receipt(self) -> bool:

@@ -74,7 +74,7 @@ class TrainBody(Nested):
 
 
 class AttachBody(Nested):
-    layer: Layer | None = Field(None, description="Of an SAE; default: its own.")
+    layer: Layer | None = Field(None, description="Of an SAE; default: its own. A vector has its layers.")
 
 
 class ProfileCreation(Nested):

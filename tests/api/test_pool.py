@@ -28,6 +28,8 @@ from tests.models.packages import PackageIndex
 from tests.models.tiny import write_tiny
 from tests.pool.models import Models
 from tests.serving import Served, eventually, serving
+from tests.steering.sae_files import write_saelens
+from tests.steering.synthetic import FEATURES, random_weights
 
 NAMES = ("one", "two", "three")
 
@@ -404,3 +406,41 @@ def test_what_a_model_is_steered_with_comes_back_with_it(served: Served, folder:
     post(served, "unload", model="one")
     assert served.get("/v1/vectors/v?model=one").json()["is_attached"]
     assert states(served)["one"] == "loaded"
+
+
+def test_the_answer_that_loads_its_model_names_the_features_that_it_probed(
+    served: Served, folder: Path
+) -> None:
+    """The labels are in the SAE's folder, which is read when the model comes into memory."""
+    assert served.post("/v1/chat/completions", chat("one")).status_code == 200
+    (width,) = {model["width"] for model in served.get("/v1/steering/capabilities").json()["models"]}
+    weights = random_weights("standard", width=width)
+    path = write_saelens(folder / "data" / "steering" / "saes" / "s", weights, layer=0)
+    (path / "features.json").write_text(json.dumps({"labels": [f"no. {index}" for index in range(FEATURES)]}))
+    sae = {"id": "s", "path": "saes/s", "model": "one"}
+    assert served.post("/v1/saes", sae).status_code == 200
+    probe = {"sae": "s", "top_k": 4, "require": "all"}
+    steering = {"ops": [{"sae": "s", "feature": 0, "value": 1}], "receipt": True}
+    for _ in range(2):
+        answer = served.post("/v1/chat/completions", chat("one", probe=probe, steering=steering))
+        assert answer.status_code == 200, answer.text
+        (choice,) = answer.json()["choices"]
+        tops = [entry for token in choice["feature_activations"]["content"] for entry in token["top"]]
+        assert tops
+        assert all(entry["label"] == f"no. {entry['feature']}" for entry in tops)
+        effects = choice["steering"]["top_side_effects"]
+        assert effects
+        assert all(effect["label"] == f"no. {effect['feature']}" for effect in effects)
+        post(served, "unload", model="one")
+
+
+def test_an_sae_comes_back_at_every_layer_where_it_was_attached(served: Served, folder: Path) -> None:
+    assert served.post("/v1/chat/completions", chat("one")).status_code == 200
+    (width,) = {model["width"] for model in served.get("/v1/steering/capabilities").json()["models"]}
+    write_saelens(folder / "data" / "steering" / "saes" / "two", random_weights("standard", width=width), 1)
+    sae = {"id": "two", "path": "saes/two", "model": "one"}
+    assert served.post("/v1/saes", sae).status_code == 200
+    before = served.post("/v1/saes/two/attach?model=one", {"layer": 0}).json()
+    assert (before["layer"], before["attached_layers"]) == (1, [0, 1])
+    post(served, "unload", model="one")
+    assert served.get("/v1/saes/two?model=one").json() == before

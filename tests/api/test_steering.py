@@ -4,6 +4,8 @@ dialect.
 
 from __future__ import annotations
 
+import base64
+import struct
 from collections.abc import Iterator
 from typing import Any
 
@@ -56,6 +58,7 @@ def value_of(response: httpx2.Response) -> list[float]:
 
 
 RECEIPT = {"receipt": True}
+LONGEST = {"shape": [576], "data": base64.b64encode(struct.pack("<576f", *[3e38] * 576)).decode()}
 UP, DOWN, FAR = 1.0, -1.0, 2.0
 
 
@@ -125,6 +128,8 @@ def test_a_profile_is_listed_as_a_model(served: Served) -> None:
          "steering_mode_unsupported", "steering.ops[0].unit"),
         ({"steering": {"ops": [{**HAPPY, "value": 1e9}]}}, "steering_dose_exceeded",
          "steering.ops[0].value"),
+        ({"steering": {"ops": [{"direction": LONGEST, "layers": [15], "value": 1}]}},
+         "steering_dose_exceeded", "steering.ops[0].value"),
         ({"steering": {"sweep": [0, 1]}, "n": 3}, "invalid_value", "steering.sweep"),
         ({"probe": {"sae": "x", "top_k": 1}}, "steering_unknown_sae", "probe.sae"),
         ({"probe": {"sae": SAE, "features": [99999]}}, "steering_feature_out_of_range", "probe.features"),
@@ -271,6 +276,47 @@ def test_validation_returns_a_receipt(served: Served) -> None:
     assert valid["receipt"]["relative_dose"] == pytest.approx(0.2, abs=1e-3)
     refused = served.post("/v1/steering/validate", {"steering": "nobody"})
     assert refused.json()["error"]["code"] == "steering_unknown_profile"
+
+
+@pytest.mark.parametrize(
+    "apply", ["prompt", "generation", {"roles": ["assistant"]}, {"roles": ["user"]}], ids=str
+)
+def test_validation_has_tokens_for_every_scope(served: Served, apply: object) -> None:
+    body = {"steering": {"ops": [HAPPY], "apply": apply}}
+    valid = served.post("/v1/steering/validate", body)
+    assert valid.status_code == 200, valid.text
+    assert [op["value"] for op in valid.json()["receipt"]["ops"]] == [UP]
+
+
+@pytest.mark.parametrize(
+    ("steering", "param"),
+    [
+        ({"ops": [{"vector": VECTOR}]}, "profile.ops[0].value"),
+        ({"ops": [HAPPY, {**HAPPY, "sae": SAE, "feature": 1}]}, "profile.ops[1]"),
+        ({"ops": [{"direction": {"shape": [576], "data": "@"}, "layers": [15], "value": 1}]},
+         "profile.ops[0].direction.data"),
+        ({"ops": [HAPPY], "when": {"sae": SAE, "feature": 1}}, "steering.when.gt"),
+    ],
+)  # fmt: skip
+def test_a_profile_that_no_request_could_use_is_refused(
+    served: Served, steering: dict[str, Any], param: str
+) -> None:
+    name = {"name": "broken", "steering": steering}
+    document = {"format": "headrace.steering.profile", "version": 1, "profile": name}
+    for refused in (
+        served.post("/v1/steering/profiles", name),
+        served.post("/v1/steering/profiles/import", document),
+        served.http.put("/v1/steering/profiles/up", json={"steering": steering}),
+    ):
+        assert (refused.status_code, refused.json()["error"]["param"]) == (400, param)
+    assert served.get("/v1/steering/profiles/broken").status_code == 404
+
+
+def test_a_vector_is_attached_at_its_own_layers(served: Served) -> None:
+    path = f"/v1/vectors/{VECTOR}/attach"
+    refused = served.post(path, {"layer": 3})
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "layer")
+    assert served.http.post(path).json()["is_attached"]
 
 
 def test_features_are_found_and_described(served: Served) -> None:

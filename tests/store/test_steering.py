@@ -56,7 +56,7 @@ def test_defaults_belong_to_owners_and_end_with_their_profile(opened: Opened) ->
 
 
 def test_attachments_are_remembered_by_model(opened: Opened) -> None:
-    first = StoredAttachment("s", "m", "sae", "saes/s", 15, is_attached=True)
+    first = StoredAttachment("s", "m", "sae", "saes/s", 15, is_attached=True, layers=(9, 15))
     second = StoredAttachment("s", "other", "vector", "vectors/s.gguf")
 
     async def run() -> None:

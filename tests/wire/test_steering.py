@@ -216,7 +216,7 @@ RECEIPT = Receipt(
 
 
 def test_activations_are_written_with_their_labels() -> None:
-    probed = body().with_steered(Steered(probes=(Probe("s", (3,), 2),), labels={"s": {7: "the"}}))
+    probed = body().with_steered(Steered(probes=(Probe("s", (3,), 2),), labels=lambda: {"s": {7: "the"}}))
     assert inside(probed, [CACHED, READ]) == {
         "feature_activations": {
             "content": [

@@ -190,4 +190,9 @@ def failure_of(output: Output) -> ServerError:
             "what the request is steered or probed by was detached before it started",
             code="steering_layer_mismatch", param="steering",
         )  # fmt: skip
+    if error == ArithmeticError.__name__ and output.sequence.plan is not None:
+        return SteeringRefused(
+            "the edits are so large that the model computes no numbers any more",
+            code="steering_dose_exceeded", param="steering",
+        )  # fmt: skip
     return EngineFailed(f"the engine could not compute this request ({error})")

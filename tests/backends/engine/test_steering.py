@@ -28,6 +28,8 @@ from headrace.steering.types import (
     Apply,
     Capture,
     Condition,
+    Direction,
+    Mode,
     Op,
     Probe,
     Receipt,
@@ -446,6 +448,47 @@ def test_what_cannot_be_applied_is_refused(default_model: Model, root: Path) -> 
 
     with started(default_model, root, max_dose=2.0) as strict:
         strict.use(work)
+
+
+def test_edits_that_the_model_cannot_compute_with_are_refused(running: Running) -> None:
+    """Each is allowed; one after another they are more than float32 holds."""
+
+    async def work(backend: EngineBackend) -> None:
+        names = ("low", "w", "high")
+        for name in names:
+            await asyncio.to_thread(backend.library("m").open, name)
+        ops = [Op("scale", 1e6, vector=name, strength=1e6, preserve_norm=name == "high") for name in names]
+        with pytest.raises(SteeringRefused) as caught:
+            await ask(backend, request(*ops * 8))
+        assert (caught.value.code, caught.value.param) == ("steering_dose_exceeded", "steering")
+        (plain,) = await ask(backend, request())
+        assert plain.text
+
+    running.use(work)
+
+
+def test_the_length_of_a_direction_does_not_matter(running: Running) -> None:
+    """Its square may be too large, or too small, for float32."""
+
+    def op(mode: Mode, row: NDArray[np.float32]) -> Op:
+        sent = Direction("float32", (1, WIDTH), row.tobytes())
+        return Op(mode, 0.5, "relative", direction=sent, layers=(LAYER,))
+
+    async def work(backend: EngineBackend) -> None:
+        await asyncio.to_thread(backend.library("m").open, "w")
+        sparse = np.zeros(WIDTH, np.float32)
+        sparse[[3, 40]] = 1.0
+        (plain,) = await ask(backend, request())
+        modes: tuple[Mode, ...] = ("clamp", "add")
+        for mode in modes:
+            (expected,) = await ask(backend, request(op(mode, sparse)))
+            assert expected.logprobs != pytest.approx(plain.logprobs, abs=1e-2)
+            for length in (1e-42, 1e-30, 1e25, 3e38):
+                (found,) = await ask(backend, request(op(mode, sparse * np.float32(length))))
+                # The smallest numbers of float32 have few digits.
+                assert found.logprobs == pytest.approx(expected.logprobs, abs=1e-3), (mode, length)
+
+    running.use(work)
 
 
 def aborting(condition: Condition, *ops: Op, **members: object) -> GenerateRequest:
