@@ -149,8 +149,8 @@ OPENAI_AND_VLLM = OPEN_MODELS | {
 OWN_ENGINE = OPENAI_AND_VLLM | {
     Feature.CHOICE, Feature.EMBEDDING_PROMPT, Feature.GRAMMAR, Feature.INSTRUCTION,
     Feature.LOOP_DETECTION, Feature.POOLING, Feature.PREDICTION, Feature.PRIORITY, Feature.PROBES,
-    Feature.PROMPT_CACHE, Feature.REGEX, Feature.RERANK, Feature.SCHEMA_NARROWING, Feature.SERVICE_TIER,
-    Feature.SPECIAL_TOKENS_IN_PROMPT, Feature.STEERING, Feature.UNSCALED_VECTORS,
+    Feature.PROMPT_CACHE, Feature.REGEX, Feature.REPETITION_WINDOW, Feature.RERANK, Feature.SCHEMA_NARROWING,
+    Feature.SERVICE_TIER, Feature.SPECIAL_TOKENS_IN_PROMPT, Feature.STEERING, Feature.UNSCALED_VECTORS,
 }  # fmt: skip
 NONE: frozenset[Feature] = frozenset()
 

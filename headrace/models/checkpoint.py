@@ -6,6 +6,7 @@ Pickled weights (*.bin, *.pt, *.pth) are refused: reading them can run any code 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from headrace.models.model import CONFIG, GENERATION, GRAPH, TEMPLATE, TOKENIZER
 INDEX = "model.safetensors.index.json"
 READER = 3  # raise it when the graph that is made of a folder changes
 COPIED = (  # beside a converted graph
-    CONFIG, GENERATION, TOKENIZER, TEMPLATE, published.SPECIAL, published.PROCESSORS,
+    CONFIG, GENERATION, TOKENIZER, TEMPLATE, published.SPECIAL, published.NAMED, published.PROCESSORS,
 )  # fmt: skip
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 # What a model needs of its repository. Code is fetched, too, but runs only with `models.trust_remote_code`.
@@ -41,7 +42,6 @@ USUAL_LENGTH = 8192  # the context of models that have no limit, as Mamba, or st
 # What transformers takes where config.json states none, as those of Gemma 3 that see images.
 LENGTHS = {"gemma3": 131072, "gemma3_text": 131072}
 EMBEDDING = "embed_tokens.weight"
-TYPES = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
 
 
 def is_checkpoint(folder: Path) -> bool:
@@ -69,17 +69,19 @@ def describe(folder: Path, *, name: str, reference: str) -> Model:
     from headrace.models import safetensors  # loads NumPy
 
     # Their headers: what is damaged is named before anything is loaded.
-    tensors = {name: tensor.shape for file in files for name, tensor in safetensors.tensors(file).items()}
+    tensors = {name: tensor for file in files for name, tensor in safetensors.tensors(file).items()}
     config = published.read(folder / CONFIG)
     layers = published.number(folder, config, *LAYERS, default=0)
     if layers > len(tensors):  # no library should make so many
-        raise ModelError(f"{folder / CONFIG} says {layers} layers, of {len(tensors)} tensors")
-    embeddings = [shape[0] for name, shape in tensors.items() if name.endswith(EMBEDDING) and shape]
+        raise ModelError(
+            f"{folder / CONFIG} says more layers, {layers}, than there are tensors: {len(tensors)}"
+        )
+    embeddings = [one.shape[0] for name, one in tensors.items() if name.endswith(EMBEDDING) and one.shape]
     model = published.describe(
         folder,
         name=name,
         reference=reference,
-        quantization=_type(folder),
+        quantization=_quantization(folder, config) or safetensors.usual_kind(tensors.values()),
         created=files[0].stat().st_mtime,
         usual_length=LENGTHS.get(str(config.get("model_type")), USUAL_LENGTH),
         usual_vocabulary=embeddings[0] if embeddings else None,
@@ -142,9 +144,8 @@ def _unstretched(folder: Path) -> int:
     return original if isinstance(original, int) else UNLIMITED
 
 
-def _type(folder: Path) -> str | None:
-    """How the weights are stored, as far as the configuration says it. Raises ModelError."""
-    config = published.read(folder / CONFIG)
+def _quantization(folder: Path, config: Mapping[str, object]) -> str | None:
+    """How the weights are quantized, by what the configuration says; None: not. Raises ModelError."""
     quantized = config.get("quantization_config")
     if quantized is not None and not isinstance(quantized, dict):
         raise ModelError(f"{folder / CONFIG} has a quantization_config that is no object")
@@ -157,4 +158,4 @@ def _type(folder: Path) -> str | None:
         raise ModelError(f"{folder} " + QUANTIZED.format(maker="by ModelOpt"))
     if members:
         raise ModelError(f"{folder} " + QUANTIZED.format(maker=f"in a way that {CONFIG} does not name"))
-    return TYPES.get(str(config.get("dtype", config.get("torch_dtype"))))
+    return None

@@ -56,6 +56,9 @@ BIASES = {
     "mlp_bias": ("ffn_gate", "ffn_up", "ffn_down"),
 }
 FACTORS = "rope_freqs.weight"
+FREQUENCIES = (
+    ".rotary_emb.inv_freq"  # of old folders; they follow from the configuration, as transformers has it
+)
 TIED = ("gemma3_text", "smollm3")  # whose head is the embedding where the configuration does not say it
 
 Json = Mapping[str, object]
@@ -89,7 +92,14 @@ IDLE = frozenset(
         "cache_implementation", "dtype", "embd_pdrop", "eos_token_id", "head_bias", "hidden_dropout",
         "initializer_range", "max_window_layers", "original_max_position_embeddings",
         "pad_token_id", "pretraining_tp", "resid_pdrop", "torch_dtype", "transformers_version", "use_cache",
-        "_name_or_path", "_attn_implementation_autoset", "_sliding_window_pattern",
+        "_name_or_path", "_attn_implementation", "_attn_implementation_autoset", "_sliding_window_pattern",
+        # of converters, trainers and other programs; transformers reads none of them
+        "is_llama_config", "max_sequence_length", "transformers.js_config", "unsloth_fixed",
+        "unsloth_version",
+        # how texts are generated, and what answers contain
+        "do_sample", "temperature", "top_k", "top_p", "max_length", "max_new_tokens", "repetition_penalty",
+        "id2label", "label2id", "output_attentions", "output_hidden_states", "return_dict", "sep_token_id",
+        "task_specific_params", "tokenizer_class",
     }
 )  # fmt: skip
 # Other members, with the values that change nothing.
@@ -286,7 +296,8 @@ class CheckpointDecoder:
         self._tensors: dict[str, safetensors.Tensor] = {}
         for file in files:
             for name, tensor in safetensors.tensors(file).items():
-                self._tensors[self._renamed(name, names)] = tensor
+                if not name.endswith(FREQUENCIES):
+                    self._tensors[self._renamed(name, names)] = tensor
         if "output.weight" not in self._tensors and not _is_tied(config):
             raise self.unsupported("has no tensor 'lm_head.weight'")
         if self._repeats_embedding():
@@ -314,10 +325,9 @@ class CheckpointDecoder:
 
     def quantization(self) -> str:
         """The format that holds most of the matrices' numbers."""
-        sizes: dict[str, int] = {}
-        for tensor in self._tensors.values():
-            sizes[tensor.kind] = sizes.get(tensor.kind, 0) + len(tensor.raw)
-        return max(sizes, key=lambda kind: sizes[kind])
+        found = safetensors.usual_kind(self._tensors.values())
+        assert found is not None, "there is an embedding"
+        return found
 
     def unsupported(self, problem: str) -> UnsupportedModel:
         return UnsupportedModel(f"{self.path} {problem}, which the engine does not read")

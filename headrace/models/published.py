@@ -23,6 +23,7 @@ from headrace.models.references import Reference
 
 SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 SPECIAL = "tokenizer_config.json"
+NAMED = "special_tokens_map.json"  # where older versions of transformers wrote the tokens that have a name
 PROCESSORS = "chat_template.json"  # where models that see images had their template before 2025
 # What the configurations of different architectures call the longest sequence.
 LENGTHS = (
@@ -77,7 +78,7 @@ def describe(
         chat_template=read_template(folder)
         or _template(special.get("chat_template"))
         or _template(read(folder / PROCESSORS).get("chat_template")),
-        sampling=_sampling(generation),
+        sampling=_sampling(generation or config),  # older folders have it there
         size_bytes=size_of(folder),
         created=int(created),
         gguf=None,
@@ -85,24 +86,25 @@ def describe(
 
 
 def read(path: Path) -> Json:
-    """The object in a JSON file; {} if there is no such file. Raises ModelError."""
-    found = _parsed(path) if path.is_file() else {}
+    """The object in a JSON file; {} if there is no such file, or nothing in it. Raises ModelError."""
+    found = _parsed(path, {})
     if not isinstance(found, dict):
         raise ModelError(f"{path} holds no JSON object")
     return found
 
 
 def read_list(path: Path) -> list[object]:
-    """The list in a JSON file; [] if there is no such file. Raises ModelError."""
-    found = _parsed(path) if path.is_file() else []
+    """The list in a JSON file; [] if there is no such file, or nothing in it. Raises ModelError."""
+    found = _parsed(path, [])
     if not isinstance(found, list):
         raise ModelError(f"{path} holds no JSON list")
     return found
 
 
-def _parsed(path: Path) -> object:
+def _parsed(path: Path, default: object) -> object:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8-sig") if path.is_file() else ""
+        return json.loads(text) if text.strip() else default
     except (OSError, ValueError, RecursionError) as exc:
         raise ModelError(f"{path} cannot be read: {exc}") from exc
 
@@ -132,7 +134,7 @@ def _ids(found: object, vocabulary: int) -> tuple[int, ...]:
 
 def _named_end(folder: Path, special: Json) -> list[object]:
     """The id of the tokenizer's own end token. A fine-tuned chat model may name its end of turn only here."""
-    named = special.get("eos_token")
+    named = read(folder / NAMED).get("eos_token", special.get("eos_token"))  # as transformers looks for it
     text = named.get("content") if isinstance(named, dict) else named
     added = read(folder / TOKENIZER).get("added_tokens")
     tokens = [token for token in added if isinstance(token, dict)] if isinstance(added, list) else []
@@ -147,8 +149,9 @@ def _sampling(generation: Json) -> dict[str, float | int]:
 def _template(found: object) -> str | None:
     """A template, or the one called default among several."""
     if isinstance(found, list):
-        named = {entry.get("name"): entry.get("template") for entry in found if isinstance(entry, dict)}
-        found = named.get("default")
+        found = {entry.get("name"): entry.get("template") for entry in found if isinstance(entry, dict)}
+    if isinstance(found, dict):
+        found = found.get("default")
     return found if isinstance(found, str) else None
 
 

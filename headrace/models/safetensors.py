@@ -7,7 +7,7 @@ tensors. NumPy has no bfloat16, so the package of that name would need PyTorch t
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -56,6 +56,14 @@ def tensors(path: Path) -> dict[str, Tensor]:
         return {name: _tensor(name, entry, data) for name, entry in header.items() if name != "__metadata__"}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as exc:
         raise ModelError(f"{path} cannot be read as safetensors: {str(exc)[:200]}") from exc
+
+
+def usual_kind(found: Iterable[Tensor]) -> str | None:
+    """The format that holds most of the bytes; None without tensors."""
+    sizes: dict[str, int] = {}
+    for tensor in found:
+        sizes[tensor.kind] = sizes.get(tensor.kind, 0) + len(tensor.raw)
+    return max(sizes, key=lambda kind: sizes[kind], default=None)
 
 
 def _tensor(name: str, entry: Mapping[str, object], data: NDArray[np.uint8]) -> Tensor:

@@ -86,9 +86,14 @@ def _modules(folder: Path) -> list[_Module]:
     """What a text goes through, in that order; [] if the folder does not say it. Raises ModelError."""
     found = published.read_list(folder / MODULES)
     modules = [entry for entry in found if isinstance(entry, dict)]
-    return [
-        _Module(str(entry.get("type")).rpartition(".")[2], str(entry.get("path", ""))) for entry in modules
-    ]
+    return [_Module(_kind(str(entry.get("type"))), str(entry.get("path", ""))) for entry in modules]
+
+
+def _kind(name: str) -> str:
+    """The name of a class of sentence-transformers, whose versions have it in different modules. Classes of
+    others keep their whole names: they may do anything else.
+    """
+    return name.rpartition(".")[2] if name.startswith("sentence_transformers.") else name
 
 
 def _architecture(config: Json) -> str:
@@ -119,9 +124,11 @@ class _Folder:
             if layer.inputs != width:
                 raise self._refused(f"has a layer {layer.folder} for vectors of another width than {width}")
             width = layer.outputs
-        cut = self._settings.get("truncate_dim")
+        cut = self._settings.get("truncate_dim") or None
+        if cut is not None and (type(cut) is not int or cut < 0):
+            raise self._refused(f"has truncate_dim = {str(cut)[:100]}, which is no width")
         return Embedding(
-            width=cut if isinstance(cut, int) and 0 < cut < width else width,
+            width=width if cut is None else min(cut, width),
             max_tokens=self._max_tokens(),
             pooling=pooling,
             is_scaled="Normalize" in kinds,
@@ -200,12 +207,13 @@ class _Folder:
         special = published.read(self._folder / published.SPECIAL)
         stated = self._transformer.get("max_seq_length") or special.get("model_max_length")
         limits = [stated, *self._positions()]
-        known = [limit for limit in limits if isinstance(limit, int | float) and 0 < limit <= MOST_TOKENS]
+        numbers = (one for one in limits if isinstance(one, int | float) and not isinstance(one, bool))
+        known = [limit for limit in numbers if 0 < limit <= MOST_TOKENS]
         return int(min(known, default=USUAL_TOKENS))
 
     def _positions(self) -> Iterator[int]:
         found = next((self._config[name] for name in published.LENGTHS if name in self._config), None)
-        if isinstance(found, int):
+        if type(found) is int:
             before = self._config.get("pad_token_id", 1)
             is_padded = self._config.get("model_type") in PADDED_POSITIONS and isinstance(before, int)
             yield found - int(str(before)) - 1 if is_padded else found
@@ -230,7 +238,7 @@ class _Folder:
         return path
 
     def _number(self, config: Json, *names: str) -> int:
-        found = next((value for name in names if isinstance(value := config.get(name), int)), None)
+        found = next((value for name in names if type(value := config.get(name)) is int), None)
         if found is None or found <= 0:
             raise self._refused(f"does not say {names[0]}")
         return found

@@ -118,7 +118,10 @@ ELSEWHERE: Mapping[str, Foreign] = {
         feature=ADVANCED,
     ),
     "repeat_last_n": Foreign(
-        equals(-1), "Ours looks at all tokens.", "repetition_penalty", Feature.REPETITION_WINDOW
+        equals(-1),
+        "How many of the last tokens `repetition_penalty` looks at. -1: all; 0: none.",
+        "repetition_penalty",
+        Feature.REPETITION_WINDOW,
     ),
     **{
         name: Foreign(equals(0, -1), "Ours looks at all tokens.", "repetition_penalty")
@@ -127,7 +130,10 @@ ELSEWHERE: Mapping[str, Foreign] = {
     **_masters("no_repeat_ngram_size encoder_no_repeat_ngram_size", equals(0), "Use `repetition_penalty`."),
     "encoder_repetition_penalty": Foreign(equals(1)),
     "penalty_alpha": Foreign(equals(0)),
-    **_masters("penalize_nl penalize_newline", OFF),
+    **{
+        name: Foreign(equals(True), "Ours penalizes line ends, too.", "repetition_penalty")
+        for name in ("penalize_nl", "penalize_newline")
+    },
     "repetition_detection": Foreign(NOTHING, "Use `detect_loops`."),
     # prescribed and forbidden text
     **_masters(

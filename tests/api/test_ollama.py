@@ -187,6 +187,41 @@ def test_options_are_sampled_with(client: ollama.Client) -> None:
     assert stop.done_reason == "stop"
 
 
+# Those of its Modelfile, of its Go struct, and of versions that had more.
+DEFAULTS: list[dict[str, Any]] = [
+    {
+        "num_ctx": 4096, "repeat_last_n": 64, "repeat_penalty": 1.1, "temperature": 0.8, "seed": 0,
+        "top_k": 40, "top_p": 0.9, "min_p": 0.0, "num_predict": -1, "num_keep": 4, "typical_p": 1.0,
+        "presence_penalty": 0.0, "frequency_penalty": 0.0, "stop": None, "num_batch": 512, "num_gpu": -1,
+        "main_gpu": 0, "use_mmap": None, "num_thread": 0, "draft_num_predict": 0,
+    },
+    {
+        "mirostat": 0, "mirostat_eta": 0.1, "mirostat_tau": 5.0, "tfs_z": 1, "penalize_newline": True,
+        "numa": False, "low_vram": False, "f16_kv": True, "vocab_only": False, "use_mmap": True,
+        "use_mlock": False,
+        "logits_all": False, "embedding_only": False, "num_gqa": 1, "rope_frequency_base": 10000.0,
+        "rope_frequency_scale": 1.0, "repeat_penalty": 1.1, "repeat_last_n": 64,
+    },
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("options", DEFAULTS, ids=["new", "old"])
+def test_ollamas_own_defaults_are_taken_as_they_are(server: Served, options: dict[str, Any]) -> None:
+    def answer(options: dict[str, Any]) -> Any:
+        body = {"model": DEFAULT_MODEL, "messages": QUESTION, "options": options, "stream": False}
+        return server.post("/api/chat", body)
+
+    brief = {**options, "temperature": 0, "num_predict": 40, "seed": 1}
+    written = answer(brief)
+    assert written.status_code == 200, written.text
+    for name, value in (("typical_p", 0.5), ("mirostat", 2), ("tfs_z", 0.5), ("penalize_newline", False)):
+        refused = answer({**brief, name: value})
+        assert refused.status_code == 400, refused.text
+        assert f"options.{name}" in refused.text
+    near = answer({**brief, "repeat_last_n": 1, "repeat_penalty": 1.9}).json()["message"]["content"]
+    assert near != answer({**brief, "repeat_penalty": 1.9}).json()["message"]["content"]
+
+
 def test_a_model_is_shown_with_what_it_can_do(client: ollama.Client, server: Served) -> None:
     shown = client.show(DEFAULT_MODEL)
     assert set(shown.capabilities or ()) == {"completion", "tools", "embedding"}

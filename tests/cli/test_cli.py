@@ -115,6 +115,7 @@ def test_every_command_explains_itself(command: list[str], capsys: pytest.Captur
     assert raised.value.code == 0
     printed = capsys.readouterr().out
     assert "usage: headrace" in printed
+    assert "](" not in printed, "links of Markdown are not for terminals"
     usage = printed.partition("\n\n")[0]
     assert len(usage.splitlines()) <= 6, "a person reads what the command does, not the server's options"
 

@@ -51,6 +51,18 @@ def test_repetition_penalty_goes_on_with_the_answer() -> None:
     assert adjust(ROW, sequence, None).tolist() == expected.tolist()
 
 
+@pytest.mark.parametrize(("window", "penalized"), [(1, {2}), (4, {1, 2}), (5, {0, 1, 2}), (99, {0, 1, 2, 5})])
+def test_repetition_penalty_looks_at_a_window(window: int, penalized: set[int]) -> None:
+    sequence = after([5, 0, 1], [2, 1, 2], repetition_penalty=2.0, repetition_window=window)
+    adjusted = adjust(ROW, sequence, None)
+    assert {token for token in range(len(ROW)) if adjusted[token] != ROW[token]} == penalized
+
+
+def test_a_window_may_hold_tokens_that_the_row_has_not() -> None:
+    sequence = after([0], [900], repetition_penalty=2.0, repetition_window=2)
+    assert adjust(ROW, sequence, None).tolist() == [ROW[0] / 2, *ROW[1:].tolist()]
+
+
 def test_end_is_put_off_unless_a_mask_allows_nothing_else() -> None:
     ends = {"stop_token_ids": frozenset({2, 600}), "min_tokens": 5}
     for allowed, best in (({0, 2}, 0), ({2}, 2)):

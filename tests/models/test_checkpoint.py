@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +44,7 @@ def test_it_is_described_in_place(folder: Path, tmp_path: Path) -> None:
     model = prepare(str(folder), cache)
     assert model.is_checkpoint
     assert (model.name, model.folder, model.gguf) == ("tiny-gemma", folder, None)
-    assert (model.architecture, model.quantization, model.context_length) == ("gemma", "BF16", 512)
+    assert (model.architecture, model.quantization, model.context_length) == ("gemma", "F32", 512)
     assert (model.bos_token_id, model.eos_token_ids, model.add_bos) == (1, (0,), True)
     assert model.chat_template == CHATML
     assert model.sampling == {"temperature": 0.6, "top_k": 20}
@@ -59,6 +60,8 @@ def test_a_template_of_its_own_file(folder: Path, tmp_path: Path) -> None:
 def test_a_template_that_only_the_processor_has(folder: Path, tmp_path: Path) -> None:
     write(folder / "chat_template.json", {"chat_template": CHATML})
     assert prepare(str(folder), Cache(tmp_path)).chat_template == CHATML
+    write(folder / "tokenizer_config.json", {"chat_template": {"default": "named", "rag": "another"}})
+    assert prepare(str(folder), Cache(tmp_path)).chat_template == "named"
     write(folder / "tokenizer_config.json", {"chat_template": "newer"})
     assert prepare(str(folder), Cache(tmp_path)).chat_template == "newer"
 
@@ -68,6 +71,36 @@ def test_the_tokenizers_end_is_an_end_too(named: object, folder: Path, tmp_path:
     write(folder / "tokenizer_config.json", {"eos_token": named})
     write(folder / "generation_config.json", {"eos_token_id": [0, 7]})
     assert prepare(str(folder), Cache(tmp_path)).eos_token_ids == (0, 7, 2)
+
+
+@pytest.mark.parametrize("named", ["<|im_end|>", {"content": "<|im_end|>"}])
+def test_the_end_that_a_file_of_its_own_names(named: object, folder: Path, tmp_path: Path) -> None:
+    write(folder / "tokenizer_config.json", {"eos_token": "<|im_start|>"})
+    write(folder / "special_tokens_map.json", {"eos_token": named})
+    assert prepare(str(folder), Cache(tmp_path)).eos_token_ids == (0, 2)
+
+
+@pytest.mark.parametrize("name", ["generation_config.json", "tokenizer_config.json", INDEX])
+@pytest.mark.parametrize("text", ["", " \n", "{}", "\ufeff{}"])
+def test_an_empty_file_is_as_none(name: str, text: str, folder: Path, tmp_path: Path) -> None:
+    plain = prepare(str(folder), Cache(tmp_path))
+    (folder / name).write_text(text)
+    assert prepare(str(folder), Cache(tmp_path)) == replace(
+        plain, size_bytes=plain.size_bytes + len(text.encode())
+    )
+
+
+def test_sampling_that_an_older_folder_has_in_its_configuration(folder: Path, tmp_path: Path) -> None:
+    write(folder / "config.json", {"temperature": 0.6, "top_k": 20})
+    assert prepare(str(folder), Cache(tmp_path)).sampling == {"temperature": 0.6, "top_k": 20}
+    write(folder / "generation_config.json", {"top_p": 0.9})
+    assert prepare(str(folder), Cache(tmp_path)).sampling == {"top_p": 0.9}
+
+
+@pytest.mark.parametrize("dtype", ["torch.float32", "bf16", "auto", None, {"": "float32"}])
+def test_the_files_say_how_weights_are_stored(dtype: object, folder: Path, tmp_path: Path) -> None:
+    write(folder / "config.json", {"dtype": dtype, "torch_dtype": dtype})
+    assert prepare(str(folder), Cache(tmp_path)).quantization == "F32"
 
 
 @pytest.mark.parametrize("name", ["n_positions", "max_seq_len", "seq_length"])
@@ -185,7 +218,9 @@ def test_an_index_that_names_nothing_is_as_none(folder: Path, tmp_path: Path) ->
 def test_more_layers_than_tensors(name: str, folder: Path, tmp_path: Path) -> None:
     """transformers would make as many, until the memory is full."""
     write(folder / "config.json", {name: 10**9})
-    with pytest.raises(ModelError, match=r"config\.json says 1000000000 layers, of 1 tensors"):
+    with pytest.raises(
+        ModelError, match=r"config\.json says more layers, 1000000000, than there are tensors: 1"
+    ):
         prepare(str(folder), Cache(tmp_path))
 
 

@@ -18,6 +18,7 @@ from tests.engine.plain import PlainModel
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
+safetensors_torch = pytest.importorskip("safetensors.torch")
 
 TOKENS = [1 + (7 * index) % 250 for index in range(40)]
 BASE: dict[str, Any] = {
@@ -97,6 +98,20 @@ def test_the_graph_equals_transformers(name: str, tmp_path: Path) -> None:
     found = PlainModel(built).logits(TOKENS)
     assert np.abs(expected).max() > 1, "the logits must be worth comparing"
     assert np.abs(found - expected).max() < 1e-4 * np.abs(expected).max()
+
+
+def test_what_transformers_does_not_read_changes_nothing(tmp_path: Path) -> None:
+    """As folders of old versions and other programs have it."""
+    config = transformers.AutoConfig.for_model("llama", **BASE)
+    transformers.AutoModelForCausalLM.from_config(config).float().save_pretrained(tmp_path)
+    [file] = tmp_path.glob("*.safetensors")
+    weights = safetensors_torch.load_file(file)
+    weights["model.layers.0.self_attn.rotary_emb.inv_freq"] = torch.ones(4)
+    safetensors_torch.save_file(weights, file, {"format": "pt"})
+    described = json.loads((tmp_path / "config.json").read_text())
+    others = {"is_llama_config": True, "unsloth_version": "x", "temperature": 0.6, "id2label": {"0": "a"}}
+    found = checkpoint_decoder.CheckpointDecoder(tmp_path, [file], described | others)
+    assert found.hyperparameters == checkpoint_decoder.read(described, UnsupportedModel).hyperparameters
 
 
 # As transformers 4 wrote them, with a value of each member that is not the usual one.

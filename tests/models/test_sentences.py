@@ -82,6 +82,20 @@ def test_prompts_layers_and_lengths(tmp_path: Path) -> None:
     )
 
 
+def test_lengths_that_are_no_numbers_are_as_none(tmp_path: Path) -> None:
+    files = {
+        "config.json": {**BERT, "max_position_embeddings": True},
+        "sentence_bert_config.json": {"max_seq_length": True},
+        "tokenizer_config.json": {"model_max_length": True},
+    }
+    assert sentences.read(write(tmp_path, files)).max_tokens == sentences.USUAL_TOKENS
+
+
+def test_a_class_may_be_in_any_module_of_sentence_transformers(tmp_path: Path) -> None:
+    modules = [{"type": "sentence_transformers.base.modules.transformer.Transformer", "path": ""}]
+    assert sentences.read(write(tmp_path, {"modules.json": modules})).pooling == "mean"
+
+
 def test_positions_that_begin_after_the_padding(tmp_path: Path) -> None:
     roberta = {**BERT, "model_type": "xlm-roberta", "max_position_embeddings": 514, "pad_token_id": 1}
     special = {"model_max_length": 10**30}
@@ -146,6 +160,18 @@ def test_prompts_that_are_left_out_do_not_change_the_last_token(tmp_path: Path) 
             "pickled weights are not read",
         ),
         ({"config_sentence_transformers.json": {"default_prompt_name": "x"}}, [], "no prompt 'x'"),
+        (
+            {"config_sentence_transformers.json": {"truncate_dim": True}},
+            [],
+            "truncate_dim = True, which is no",
+        ),
+        (
+            {"config_sentence_transformers.json": {"truncate_dim": -1}},
+            [],
+            "truncate_dim = -1, which is no width",
+        ),
+        ({"config.json": {**BERT, "hidden_size": True}}, [], "does not say hidden_size"),
+        ({"modules.json": [{"type": "custom_st.Transformer", "path": ""}]}, [], "'custom_st.Transformer'"),
     ],
 )
 def test_what_is_refused(

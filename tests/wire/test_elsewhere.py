@@ -33,7 +33,7 @@ IDLE: dict[str, Any] = {
     "no_repeat_ngram_size": 0, "banned_strings": [], "documents": [], "top_n_sigma": -1, "repeat_last_n": -1,
     "tfs_z": 1, "do_sample": True, "num_beams": 1, "guidance_scale": 1, "smoothing_factor": 0.0,
     "suppress_tokens": None, "custom_token_bans": "", "adaptive_target": -1.0, "dynatemp_range": 0,
-    "min_keep": 0, "return_full_text": False,
+    "min_keep": 0, "return_full_text": False, "penalize_nl": True, "penalize_newline": False,
 }  # fmt: skip
 
 

@@ -103,7 +103,7 @@ class Preparation:
             check_wanted()
             constraints = self._rules.constraints(request, prompt)
             is_constrained = constraints[0] is not None
-            params = self._params(sampling, prompt, is_constrained=is_constrained)
+            params = self._params(request, prompt, is_constrained=is_constrained)
             has_format = is_constrained and request.format is not None
             options = self._options(prompt, request, stops, has_format=has_format)
             is_formed = has_format or options.is_forced
@@ -247,8 +247,9 @@ class Preparation:
             return b""
         return hashlib.blake2b(owner.encode(), digest_size=16).digest()
 
-    def _params(self, sampling: Sampling, prompt: Prompt, *, is_constrained: bool) -> SamplingParams:
+    def _params(self, request: GenerateRequest, prompt: Prompt, *, is_constrained: bool) -> SamplingParams:
         """The request's value where there is one, else the model's recommendation, else OpenAI's default."""
+        sampling, window = request.sampling, _repetition_window(request)
         room = self._prompts.max_model_len - len(prompt.tokens)
         if sampling.max_tokens is not None and sampling.min_tokens > sampling.max_tokens:
             raise BadRequest("min_tokens is more than max_tokens", param="min_tokens")
@@ -272,7 +273,10 @@ class Preparation:
             min_p=resolve(sampling.min_p, "min_p", 0.0),
             frequency_penalty=sampling.frequency_penalty,
             presence_penalty=sampling.presence_penalty,
-            repetition_penalty=resolve(sampling.repetition_penalty, "repetition_penalty", 1.0),
+            repetition_penalty=1.0
+            if window == 0
+            else resolve(sampling.repetition_penalty, "repetition_penalty", 1.0),
+            repetition_window=window or None,
             logit_bias=sampling.logit_bias,
             seed=sampling.seed,
             invariant=self._settings.deterministic or sampling.seed is not None,
@@ -308,6 +312,14 @@ class Preparation:
             return 0
         is_limited = sampling.max_tokens is not None and not sampling.detect_loops
         return 0 if is_limited else self._settings.loop_tokens
+
+
+def _repetition_window(request: GenerateRequest) -> int | None:
+    """How many of the last tokens the repetition penalty looks at: llama.cpp's and Ollama's member for it."""
+    window = request.foreign.get("repeat_last_n", -1)
+    if type(window) is not int or not -1 <= window < 2**31:
+        raise BadRequest.at("repeat_last_n", "must be a whole number from -1, which means all tokens")
+    return None if window == -1 else window
 
 
 def _unknown_token(token: int, vocabulary: int, param: str) -> BadRequest:

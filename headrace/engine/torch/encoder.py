@@ -59,7 +59,7 @@ class TorchEncoder:
             folder, dtype, self._device, trusts_code=options.trusts_code, head=head
         ).eval()
         self._takes_types = TYPES in inspect.signature(model.forward).parameters and weights.reads_types(
-            folder, trusts_code=options.trusts_code
+            folder, model.config, trusts_code=options.trusts_code
         )
         padding = getattr(model.config.get_text_config(), "pad_token_id", None)
         self._padding = padding if isinstance(padding, int) and padding >= 0 else 0

@@ -64,7 +64,8 @@ def read_model(
         transformers.logging.disable_progress_bar()
     arguments = {"trust_remote_code": trusts_code, "local_files_only": True}
     try:
-        config = AutoConfig.from_pretrained(folder, **arguments)
+        # Its `dtype` is the one below; what the folder says is misspelled in some.
+        config = AutoConfig.from_pretrained(folder, dtype=dtype, **arguments)
         model, report = _loader(config, head).from_pretrained(
             folder,
             config=config,
@@ -107,13 +108,13 @@ def damage(folder: Path) -> str:
     return "its weights are too large for these numbers (engine.dtype)"
 
 
-def reads_types(folder: Path, *, trusts_code: bool) -> bool:
+def reads_types(folder: Path, config: Any, *, trusts_code: bool) -> bool:
     """Whether the model in `folder` has an input for the types of tokens: its tokenizer says so. Raises
     ModelError.
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(
-            folder, trust_remote_code=trusts_code, local_files_only=True
+            folder, config=config, trust_remote_code=trusts_code, local_files_only=True
         )
     except (OSError, ValueError, ImportError, KeyError, RuntimeError) as exc:
         raise ModelError(f"the tokenizer in {folder} cannot be read: {_reason(exc)}") from exc
@@ -131,7 +132,8 @@ def _check_complete(folder: Path, report: dict[str, Any], head: Head) -> None:
         raise ModelError(f"{folder} has {name!r} of shape {list(found)}; its config.json says {list(wanted)}")
     others = sorted(report["unexpected_keys"])
     if others:
-        log.warning("%s has %d tensors that the model does not use: %s, …", folder, len(others), others[0])
+        more = f" and {len(others) - 1} more" if len(others) > 1 else ""
+        log.warning("%s has what the model does not use: %s%s", folder, others[0], more)
 
 
 def _check_quantization(folder: Path, model: Any) -> None:

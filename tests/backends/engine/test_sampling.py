@@ -87,6 +87,19 @@ def test_repetition_penalty_counts_the_prompt(exact: openai.OpenAI, tokenizer: T
     assert not {tokenizer.token_text(token) for token in seen} & set(penalized.logprobs.tokens or ())
 
 
+def test_repetition_penalty_may_look_at_the_last_tokens_only(exact: openai.OpenAI) -> None:
+    def penalized(**window: object) -> str:
+        return text(exact, prompt="la la la la la la", extra={"repetition_penalty": 100, **window})
+
+    assert penalized(repeat_last_n=-1) == penalized(repeat_last_n=2**31 - 1) == penalized()
+    assert penalized(repeat_last_n=0) == text(exact, prompt="la la la la la la")
+    assert len({penalized(), penalized(repeat_last_n=0), penalized(repeat_last_n=1)}) == 3
+    for wrong in (-2, 1.5, "64", True, 2**31):
+        with pytest.raises(openai.BadRequestError) as caught:
+            penalized(repeat_last_n=wrong)
+        assert caught.value.param == "repeat_last_n"
+
+
 def test_stop_token_ids_end_the_answer_without_showing(exact: openai.OpenAI, tokenizer: Tokenizer) -> None:
     tokens = tokenizer.encode(text(exact))
     cut = complete(exact, extra={"stop_token_ids": [tokens[3]]})

@@ -50,7 +50,6 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "the head is missing": (lambda f: change(f, lambda w: w.pop("lm_head.weight")), "no lm_head.weight"),
     "another shape": (lambda f: configure(f, vocab_size=200), r"of shape \[300, 64\].* says \[200, 64\]"),
     "no heads": (lambda f: configure(f, num_attention_heads=0), "cannot be read"),
-    "no known numbers": (lambda f: configure(f, dtype="float5"), "float5"),
     "an unknown architecture": (lambda f: configure(f, model_type="foo_9"), "foo_9"),
     "eight bits without a scale": (lambda f: change(f, as_type(torch.float8_e4m3fn)), "F8_E4M3, and"),
     "whole numbers without a scale": (lambda f: change(f, as_type(torch.int8)), "I8, and .* quantized"),
@@ -86,8 +85,14 @@ def test_a_model_that_no_way_of_running_it_reproduces(tmp_path: Path) -> None:
         load(folder)
 
 
+@pytest.mark.parametrize("dtype", ["torch.float32", "bf16", "auto", "float5"])
+def test_a_type_that_transformers_does_not_know_changes_nothing(dtype: str, folder: Path) -> None:
+    configure(folder, dtype=dtype, torch_dtype=dtype)
+    load(folder)
+
+
 def test_weights_that_are_not_used_are_logged(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     change(folder, lambda weights: weights.update({"model.layers.1.mlp.extra.weight": torch.zeros(3)}))
     with caplog.at_level(logging.WARNING):
         load(folder)
-    assert "1 tensors that the model does not use: model.layers.1.mlp.extra.weight" in caplog.text
+    assert "has what the model does not use: model.layers.1.mlp.extra.weight" in caplog.text
