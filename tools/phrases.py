@@ -1,15 +1,17 @@
 """Makes a file of a model's own answers, in which its drafts are looked up (headrace/engine/phrases.py).
 
-    python -m tools.phrases [MODEL] [--questions 1500] [--output FILE]
+    python -m tools.phrases [MODEL] [--questions 4000] [--output FILE]
 
-The model answers plain questions greedily, many at once: about ten minutes for the default model on two idle
-cores. By default the file is written into the model's folder, where it is found. Ours, of the default model,
-is made from 378 of the questions below; none is about what bench/tasks.py asks.
+The model answers plain questions greedily, many at once: about half an hour for the default model on two idle
+cores. Ctrl-C ends it earlier, with the answers that are complete. By default the file is written into the
+model's folder, where it is found. Ours, of the default model, is made from 4,000 of the questions below; none
+is about what bench/tasks.py asks.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import random
 import sys
 from collections.abc import Iterator
@@ -174,7 +176,7 @@ FORMS = (  # {0}: a subject, {1}: another one
 def main() -> int:
     parser = argparse.ArgumentParser(description="A file of a model's answers, for drafts.")
     parser.add_argument("model", nargs="?", default=DEFAULT_MODEL, metavar="MODEL", help="%(default)s")
-    parser.add_argument("--questions", type=int, default=1500, metavar="N", help="%(default)s")
+    parser.add_argument("--questions", type=int, default=4000, metavar="N", help="%(default)s")
     parser.add_argument("--output", type=Path, metavar="FILE", help="in the model's folder")
     options = parser.parse_args()
     model = prepare(options.model, Cache(PathsConfig().cache))
@@ -187,11 +189,12 @@ def main() -> int:
         prompt = prompts.of_conversation(conversation, Room(LONGEST))
         engine.add(Sequence(list(prompt.tokens), params))
     text: list[int] = []
-    while engine.has_work:
-        for output in engine.step():
-            if output.finish_reason is not None:
-                text += output.sequence.tokens[output.sequence.num_prompt - BEFORE :]
-                print(f"{len(text)} tokens", end="\r", flush=True)
+    with contextlib.suppress(KeyboardInterrupt):  # what there is, is written
+        while engine.has_work:
+            for output in engine.step():
+                if output.finish_reason is not None:
+                    text += output.sequence.tokens[output.sequence.num_prompt - BEFORE :]
+                    print(f"{len(text)} tokens", end="\r", flush=True)
     path = options.output or model.folder / PHRASES
     write(path, text)
     print(f"{len(text)} tokens, {path.stat().st_size} bytes: {path}")
