@@ -55,11 +55,12 @@ DRAINED = 4
 JSON = re.compile(r"application/json|[\w.!#$&^-]+/[\w.!#$&^-]+\+json", re.ASCII)  # media types
 FACTOR = 4  # bytes of memory for each byte of a body: raw, decoded, and as it is sent to a provider
 CONTAINER = 1024  # bytes of memory for each JSON object or list, once it is parsed
+VALUE = 64  # work of validating one value, in headrace.offload's bytes
 TRIM_AFTER = 32 * 2**20  # released bytes after which free memory goes back to the system
 TRIM_DELAY_S = 1.0  # after the last of them: not between the requests of a burst
 # keys of a request's scope:
 CHARGE = "headrace.charge"  # the memory that its body takes
-SIZE = "headrace.body_size"  # the body's size, once it is read
+SIZE = "headrace.body_size"  # the work that the body is, in headrace.offload's bytes, once it is read
 READ_AT = "headrace.read_at"  # when the body was read, on the event loop's clock
 TIMEOUT = "headrace.timeout_s"  # the body's own time limit, once it is validated
 ALL_OURS: Table = {}  # for bodies whose declared members are all handled here
@@ -245,7 +246,7 @@ async def read_json(request: Request) -> bytes:
             raw = await decoded(raw, encodings, limit)
         charge.take(FACTOR * max(0, len(raw) - num_packed))
     raw = raw.removeprefix(BOM)
-    request.scope[SIZE] = len(raw)
+    request.scope[SIZE] = len(raw) + VALUE * raw.count(b",")
     if len(raw) > SMALL:
         volume = await prepared(request, partial(checked_volume, raw))
         charge.take(CONTAINER * volume.containers)

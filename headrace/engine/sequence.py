@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 import numpy as np
+from numpy.random import default_rng  # np.random is imported at its first use, which takes 15 ms
 from numpy.typing import NDArray
 
 from headrace.engine.draft import Drafter
@@ -167,7 +168,7 @@ class Sequence:
         self.drafter = Drafter(self.prediction, self.constraint.forced if self.constraint else None)
         seed = self.params.seed
         # With `index`, the n choices of one seeded request differ.
-        self.rng = np.random.default_rng(None if seed is None else [seed & (2**64 - 1), self.index])
+        self.rng = default_rng(None if seed is None else [seed & (2**64 - 1), self.index])
 
     @property
     def num_generated(self) -> int:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections import deque
+from array import array
 from collections.abc import Iterable
 
 GRAM = 16  # tokens: a repetition is detected once this many recur
 REPEATS = 3  # how often a loop must recur at least
 MODULUS = (1 << 61) - 1
 BASE = 1_000_003
+CHARACTERS = 0x110000  # of Unicode
 
 
 class Stops:
@@ -19,23 +20,25 @@ class Stops:
     """
 
     def __init__(self, stops: Iterable[str]) -> None:
-        self._next: list[dict[str, int]] = [{}]  # state → character → next state
-        self._depth = [0]  # state → length of its suffix
+        # One mapping for all states: a mapping for each would take long to free.
+        self._next: dict[int, int] = {}  # _edge(state, character) → next state
+        self._depth = array("i", [0])  # state → length of its suffix
         self._word: list[str | None] = [None]  # state → the longest stop string that ends there
         for stop in stops:
             self._add(stop)
-        self._fall = self._link()
+        # state → the state of the next shorter suffix that is a prefix of a stop string
+        self._fall = array("i", bytes(4 * len(self._depth)))
+        self._link()
 
     def __bool__(self) -> bool:
         return len(self._depth) > 1
 
     def step(self, state: int, character: str) -> int:
-        following = self._next
-        while character not in following[state]:
+        while (after := self._next.get(_edge(state, character))) is None:
             if not state:
                 return 0
             state = self._fall[state]
-        return following[state][character]
+        return after
 
     def depth(self, state: int) -> int:
         return self._depth[state]
@@ -45,31 +48,26 @@ class Stops:
 
     def _add(self, stop: str) -> None:
         state = 0
-        for character in stop:
-            after = self._next[state].get(character)
-            if after is None:
-                after = self._next[state][character] = len(self._next)
-                self._next.append({})
-                self._depth.append(self._depth[state] + 1)
+        for depth, character in enumerate(stop, start=1):
+            after = self._next.setdefault(_edge(state, character), len(self._depth))
+            if after == len(self._depth):
+                self._depth.append(depth)
                 self._word.append(None)
             state = after
         self._word[state] = stop
 
-    def _link(self) -> list[int]:
-        """state → the state of the next shorter suffix that is a prefix of a stop string."""
-        fall = [0] * len(self._next)
-        queue = deque(self._next[0].values())
-        while queue:
-            state = queue.popleft()
-            for character, after in self._next[state].items():
-                queue.append(after)
-                shorter = fall[state]
-                while shorter and character not in self._next[shorter]:
-                    shorter = fall[shorter]
-                fall[after] = self._next[shorter].get(character, 0)
-                if self._word[after] is None:
-                    self._word[after] = self._word[fall[after]]
-        return fall
+    def _link(self) -> None:
+        fall = self._fall  # the shorter ones are complete before the longer ones
+        for edge, after in sorted(self._next.items(), key=lambda pair: self._depth[pair[1]]):
+            state, code = divmod(edge, CHARACTERS)
+            if state:
+                fall[after] = self.step(fall[state], chr(code))
+            if self._word[after] is None:
+                self._word[after] = self._word[fall[after]]
+
+
+def _edge(state: int, character: str) -> int:
+    return state * CHARACTERS + ord(character)
 
 
 NO_STOPS = Stops(())

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable
 
 import pytest
 from hypothesis import given
@@ -57,9 +58,13 @@ def test_without_stops_everything_passes_at_once() -> None:
 
 
 class Counted(Stops):
-    """Counts its steps."""
+    """Counts the steps of its matchers."""
 
     steps = 0
+
+    def __init__(self, stops: Iterable[str]) -> None:
+        super().__init__(stops)
+        self.steps = 0
 
     def step(self, state: int, character: str) -> int:
         self.steps += 1

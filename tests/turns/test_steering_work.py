@@ -44,6 +44,8 @@ def request_of(prompt: Conversation | Texts, steering: SteeringRequest | None = 
             request_of(Conversation((Message("tool", "", tool_call_id="c" * 9000),))), id="a long id"
         ),
         pytest.param(request_of(Texts(("x",)), EDITS), id="edits of many layers"),
+        pytest.param(request_of(Texts(("x",) * 100)), id="many short prompts"),
+        pytest.param(request_of(Texts(((5,),) * 100)), id="many prompts of one token"),
     ],
 )
 def test_what_takes_the_engine_long_to_prepare_is_no_small_work(request_: GenerateRequest) -> None:

@@ -32,7 +32,7 @@ from headrace.text.tokenizer import Tokenizer
 from headrace.text.toolcalls import Parser
 from headrace.types import Conversation, EmbedRequest, GenerateRequest, Sampling, Texts, TokenizeRequest
 
-CHARACTER, TOKEN, MESSAGE = 16, 16, 2048  # of each character, token id, message, and edit of a layer
+CHARACTER, TOKEN, MESSAGE = 64, 16, 2048  # of each character, token id, text or message, and edit of a layer
 COMPILED = SMALL + 1  # of grammars, and of templates with variables of the caller: always in a thread
 
 
@@ -70,7 +70,8 @@ class Prepared:
     """One prompt with all that its answers need. `constraints`: one for each answer; None: anything."""
 
     prompt: Prompt
-    params: SamplingParams
+    params: SamplingParams  # of the first answer, which scores the prompt if that is wanted
+    unscored: SamplingParams  # of the others
     constraints: list[Constraint | None]
     options: AnswerOptions
     prediction: list[int]  # tokens that the answers may repeat
@@ -108,7 +109,8 @@ class Preparation:
             options = self._options(prompt, request, stops, has_format=has_format)
             is_formed = has_format or options.is_forced
             steered = self._steerer.steered(request, prompt, resolved, is_formed=is_formed, place=place)
-            prepared.append(Prepared(prompt, params, constraints, options, prediction, steered))
+            unscored = replace(params, prompt_logprobs=False) if params.prompt_logprobs else params
+            prepared.append(Prepared(prompt, params, unscored, constraints, options, prediction, steered))
         return prepared
 
     def _written(self, request: GenerateRequest) -> list[Prompt]:
@@ -157,9 +159,7 @@ class Preparation:
                 if made is not None:
                     made.append(choice)
                 yield choice
-                if leader is None:
-                    # The prompt is scored once, by the first sequence that has it.
-                    leader, params = sequence, replace(params, prompt_logprobs=False)
+                leader, params = leader or sequence, entry.unscored
 
     def twin(self, sequence: Sequence, num_tokens: int) -> Sequence:
         """The sequence that computes a steered answer of so many tokens again, unsteered, to compare it."""
@@ -361,4 +361,4 @@ def cost_of_ranking(request: RerankRequest) -> int:
 
 
 def cost_of_texts(*texts: str | tuple[int, ...]) -> int:
-    return sum(map(len, texts)) * CHARACTER + len(texts) * TOKEN
+    return sum(map(len, texts)) * CHARACTER + len(texts) * MESSAGE

@@ -15,7 +15,15 @@ from referencing import Registry
 from referencing.exceptions import NoSuchAnchor, PointerToNowhere, Unresolvable
 from referencing.jsonschema import SchemaRegistry, specification_with
 
-from headrace.text.structured.keywords import Node, Schema, invalid, modern, subschemas, unsupported
+from headrace.text.structured.keywords import (
+    Node,
+    Schema,
+    everywhere,
+    invalid,
+    modern,
+    subschemas,
+    unsupported,
+)
 
 if TYPE_CHECKING:  # the library has no public name for it
     from referencing._core import Resolver
@@ -190,14 +198,31 @@ class Document:
             left += [(below, f"{path}.{step}", resolver) for step, below in subschemas(node)]
 
 
+def _unnamed(schema: object) -> tuple[Any, bool]:
+    """The validator class of a schema that names no draft. What only older drafts have (lists as `items`, as
+    in draft 7, and `exclusiveMinimum: true`, as in draft 4 and OpenAPI 3.0) is read as they do, if nothing of
+    later drafts is beside it.
+    """
+    nodes = [node for _, node in everywhere(schema, "")]
+    limits = [node.get(name) for node in nodes for name in ("exclusiveMinimum", "exclusiveMaximum")]
+    kind: Any = validators.Draft202012Validator
+    if any(isinstance(limit, bool) for limit in limits):
+        kind = validators.Draft4Validator
+    elif any(isinstance(node.get("items"), list) for node in nodes):
+        kind = validators.Draft7Validator
+    is_latest = any(node.keys() & _newer_keywords(kind) for node in nodes)
+    kind = validators.Draft202012Validator if is_latest else kind
+    return kind, kind is validators.Draft202012Validator
+
+
 def _validator_class(schema: object, param: str) -> tuple[Any, bool]:
-    """The validator class of the draft that the schema names, in any spelling, else of 2020-12; and whether
-    the spelling is exact. Validators read an inexact one as the latest draft, so the rules of both are
-    enforced then.
+    """The validator class of the draft that the schema names, in any spelling, else of the latest that has
+    its keywords; and whether the spelling is exact. Validators read an inexact one as the latest draft, so
+    the rules of both are enforced then.
     """
     named = schema.get("$schema") if isinstance(schema, dict) else None
     if named is None:
-        return validators.Draft202012Validator, True
+        return _unnamed(schema)
     if not isinstance(named, str):
         raise invalid(f"{param}.$schema", f"{named!r} is not a string")
     found = re.search(r"json-schema\.org/draft(?:-0?|/)([0-9-]+)(?:/|$)", named)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import socket
+import sys
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from types import FrameType
 from typing import Any
 
 import httpx2
@@ -16,6 +19,7 @@ import pytest
 
 from headrace.backends.engine import EngineBackend
 from headrace.engine.engine import Engine
+from headrace.engine.sequence import SamplingParams
 from headrace.models.catalog import DEFAULT_MODEL
 from tests.serving import Served, events, eventually
 
@@ -132,6 +136,26 @@ def test_l10_a_thousand_prompts_leave_room_for_everybody_else(small_server: Serv
         assert small_server.post("/v1/embeddings", embedded).status_code == 200
         assert small_server.gateway.num_active == 1, "the thousand are not done yet"
     eventually(lambda: is_idle(small_server))
+
+
+def test_starting_an_answer_is_little_work_for_the_event_loop(small_server: Served) -> None:
+    """What all answers to a prompt share, such as the sorted biases, is computed before they are started."""
+    computed: list[str] = []
+
+    def saw(frame: FrameType, event: str, _: Any) -> None:
+        if event == "call" and frame.f_code is SamplingParams.__post_init__.__code__:
+            computed.append(threading.current_thread().name)
+
+    prompts = [f"Once upon {number}" for number in range(40)]
+    scored = {"n": 2, "echo": True, "logprobs": 1, "logit_bias": {"5": -1}, "max_tokens": 1}
+    small_server.loop.call_soon_threadsafe(sys.setprofile, saw)
+    try:
+        response = small_server.post(PATH, body(prompt=prompts, **scored))
+        choices = response.json()["choices"]
+    finally:
+        small_server.loop.call_soon_threadsafe(sys.setprofile, None)
+    assert [bool(one["logprobs"]["token_logprobs"]) for one in choices] == [True] * 80
+    assert computed == []
 
 
 def test_l10_two_large_requests_share_the_seats(small_server: Served) -> None:

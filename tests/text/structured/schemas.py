@@ -841,7 +841,7 @@ def _invalid() -> Pairs:
         ("minimum", "3", "minimum"),
         ("required", "a", "required"),
         ("properties", [], "properties"),
-        ("items", [{}], "items"),
+        ("items", "a", "items"),
         ("minLength", -1, "minLength"),
         ("enum", "a", "enum"),
         ("maxItems", 1.5, "maxItems"),

@@ -23,7 +23,7 @@ from headrace.text.structured.solver import REFUSED as REFUSED_KEYWORDS
 from headrace.text.tokenizer import Tokenizer
 from headrace.types import Format
 from tests.counting import num_calls
-from tests.text.structured.schemas import Case, cases
+from tests.text.structured.schemas import DRAFT, Case, cases
 
 PARAM = "response_format.json_schema.schema"
 CASES = cases()
@@ -113,6 +113,34 @@ def test_refusal_names_the_path_and_is_quick(case: Case) -> None:
     assert error.param == ".".join([PARAM, case.refused] if case.refused else [PARAM])
     assert error.message.startswith(error.param)
     assert len(error.message) < 700
+
+
+TUPLE = {"type": "array", "items": [{"type": "string"}, {"const": 2}], "additionalItems": {"type": "null"}}
+PRICE = {"type": "number", "minimum": 0, "exclusiveMinimum": True}
+
+
+@pytest.mark.parametrize(
+    ("draft", "schema"),
+    [
+        pytest.param(7, TUPLE, id="a list of items"),
+        pytest.param(7, {"type": "object", "properties": {"point": TUPLE}}, id="a list of items below"),
+        pytest.param(4, PRICE, id="a limit that is excluded"),
+        pytest.param(4, {"type": "integer", "maximum": 9, "exclusiveMaximum": False}, id="one that is not"),
+        pytest.param(4, {"type": "array", "items": [PRICE, {}]}, id="both"),
+    ],
+)
+def test_without_a_draft_what_only_older_ones_have_is_read_as_there(draft: int, schema: Any) -> None:
+    named = {"$schema": DRAFT.format(draft), **schema}
+    assert json_grammar(schema, PARAM) == json_grammar(named, PARAM)
+
+
+@pytest.mark.parametrize("later", [{"prefixItems": [True]}, {"dependentRequired": {"a": ["b"]}}])
+def test_keywords_of_two_drafts_are_refused_where_neither_has_both(later: dict[str, Any]) -> None:
+    assert refusal({**TUPLE, **later}).param == f"{PARAM}.items"
+
+
+def test_a_constant_is_enforced_beside_a_limit_of_a_draft_without_constants() -> None:
+    assert refusal({"properties": {"a": PRICE, "b": {"const": 1}}}).code == "invalid_schema"
 
 
 def _many(make: Callable[[int], Any]) -> list[Any]:
