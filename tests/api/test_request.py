@@ -19,9 +19,12 @@ from headrace.wire.parameters import parse
 from tests.serving import Served, serving
 
 USER = {"role": "user", "content": "Hi"}
-MANY = {
+MANY: dict[str, tuple[str, dict[str, Any]]] = {
     "messages": ("/v1/chat/completions", {"messages": [USER] * 1500}),
-    "biases": ("/v1/chat/completions", {"messages": [USER], "logit_bias": dict.fromkeys(range(4000), 1)}),
+    "biases": (
+        "/v1/chat/completions",
+        {"messages": [USER], "logit_bias": dict.fromkeys(map(str, range(4000)), 1)},
+    ),
     "unknown members": (
         "/v1/chat/completions",
         {"messages": [USER], **{f"m{number}": 1 for number in range(4000)}},
