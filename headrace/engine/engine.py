@@ -130,6 +130,7 @@ class Engine:
     def abort(self, sequence: Sequence) -> None:
         """Free the sequence's seat and blocks now. A finished sequence is ignored."""
         if sequence.finish_reason is None:
+            # Set first: sequences that wait until this one has computed their common prompt look at it.
             sequence.finish_reason = "aborted"
             self.scheduler.remove(sequence)
 
@@ -153,7 +154,7 @@ class Engine:
             if len(chunks) == 1:
                 return [self._drop(next(iter(chunks)), exc)]
             return [output for one in chunks.items() for output in self._run_alone(*one)]
-        work = Work.of(chunks)
+        work = Work.of(chunks)  # before `_commit`, which turns prompts into answers and uses the drafts up
         outputs = self._commit(chunks, step)
         self.scheduler.record(work, time.perf_counter() - now)
         return outputs
@@ -182,7 +183,7 @@ class Engine:
     def _schedule(self) -> Chunks:
         if self.disk is None:
             return self.scheduler.schedule()
-        for sequence in self.disk.fetched():
+        for sequence in self.disk.fetched():  # before `schedule`: they can run in this very step
             self._admit(sequence)
         chunks = self.scheduler.schedule()
         if not chunks:
@@ -198,6 +199,7 @@ class Engine:
         masks = self._masks.start(sequence for sequence, _ in batch.sampled)  # while the model runs
         logits = self.runner.forward(batch)
         hidden = self.runner.hidden() if batch.pooled else _NO_VECTORS
+        # Scored and summed now: the next pass writes over `logits` and `hidden`.
         return _Step(
             batch,
             logits,
@@ -219,6 +221,7 @@ class Engine:
         for sequence, rows in batch.sampled:
             outputs += self._advance(sequence, step.logits[rows], step.masks.get(sequence))
         self._measure(chunks, [sequence for sequence, _ in batch.sampled])
+        # After sampling: how much of a draft counts as computed depends on the tokens that were accepted.
         self.scheduler.commit(chunks)
         if batch.read:
             outputs = self._with_readings(batch, outputs)
@@ -228,6 +231,7 @@ class Engine:
         counters.num_generated += sum(output.token is not None for output in outputs)
         for sequence in chunks:
             sequence.num_observed = max(sequence.num_observed, sequence.num_computed)
+            # Last: `commit` has published the full blocks, so they stay findable when they are given back.
             if sequence.finish_reason is not None:
                 self.scheduler.remove(sequence)
         return outputs

@@ -30,7 +30,7 @@ class PrefixCache:
                 break
             if self._pool.is_exact(block) and sequence.num_exact == position * size:
                 sequence.num_exact += size
-            sequence.blocks.append(block)
+            sequence.blocks.append(block)  # `find` holds it: it cannot be evicted for another sequence
         sequence.num_computed = len(sequence.blocks) * size
 
     def attach_beginning(self, sequence: Sequence) -> None:
@@ -58,6 +58,7 @@ class PrefixCache:
         """Make the blocks findable that became full, or got the last of the prompt, since `before` tokens
         were computed.
         """
+        # Only blocks whose keys and values are written: the scheduler calls this after the forward pass.
         size, end = self._size, sequence.num_computed
         for position in range(before // size, end // size):
             is_exact = (position + 1) * size <= sequence.num_exact
@@ -85,6 +86,7 @@ class PrefixCache:
     ) -> None:
         """Make a block findable by its tokens, `count` from `start` on, unless they are steered."""
         if self._copy is not None and not sequence.effect(start, start + count):
+            # Steered blocks are found by their whole key only: tokens alone do not say how they were steered.
             tokens = sequence.tokens[start : start + count]
             self._pool.keep(block, parent, tokens, num_exact=min(max(0, num_exact), count))
 

@@ -44,6 +44,7 @@ class Speculation:
         """
         drafting = [sequence for sequence in chunks if sequence.may_draft]
         room = (min(MAX_ROWS, most_rows) - len(chunks)) // max(1, len(drafting))
+        # More tokens than sequences: some compute a prompt, and drafts would make that step longer still.
         if not drafting or room < LENGTHS[1] or sum(chunks.values()) > len(chunks):
             return {}
         for sequence in drafting:
@@ -55,7 +56,7 @@ class Speculation:
     def _guess(self, sequence: Sequence, room: int) -> None:
         drafter, limit = sequence.drafter, min(room, _num_left(sequence))
         drafter.guess(sequence.tokens, sequence.num_prompt, limit, self.experience, sequence.salt)
-        for length in LENGTHS:
+        for length in LENGTHS:  # also those not used now, so that a change is judged by the past
             now = _expected_now(sequence, length)
             drafter.usual[length] = FADING * drafter.usual.get(length, now) + (1 - FADING) * now
 
@@ -109,6 +110,7 @@ class Costs:
     def of(self, tokens: int, context: int = 0) -> float:
         """`context`: tokens in the cache of sequences that have drafts in the step."""
         expected = _expected(tokens) + CONTEXT_COST * context
+        # Relative to one token: only the ratio of costs decides, not how fast the machine is.
         return expected * self._factor(tokens) / self._factor(1)
 
     def record(self, tokens: int, seconds: float, context: int = 0) -> None:
@@ -117,7 +119,7 @@ class Costs:
             return
         usual = self._factor(tokens)
         measured = seconds / (_expected(tokens) + CONTEXT_COST * context)
-        if self._factors:
+        if self._factors:  # one step that another program delayed must not end speculation
             measured = min(max(measured, usual / ODD), usual * ODD)
         self._factors[tokens] = (
             COST_FADING * usual + (1 - COST_FADING) * measured if self._factors else measured

@@ -127,12 +127,14 @@ class MemoryLimiter:
         limits = caller.limits
         account = self._account(caller.id)
         if (limits.total_tokens is not None or limits.total_cost is not None) and account.tokens is None:
+            # The only `await`: other requests run meanwhile, and may have loaded the account, or dropped it.
             tokens, cost = await self._spent(caller.id)
             account = self._account(caller.id)
             if account.tokens is None or account.cost is None:  # else another request has loaded it meanwhile
                 # what ran before the key had a budget settles against it, too
                 account.tokens = tokens + account.reserved_tokens
                 account.cost = cost + account.reserved_cost
+        # Nothing awaits from here on, so what `judge` finds still holds when the reservation is made.
         now = self._now()
         account.forget(now)
         reason, retry_s, answer = judge(limits, demand, account, now)

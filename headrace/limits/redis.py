@@ -167,13 +167,14 @@ class RedisLimiter:
             reservation = self._unsettled.popleft()
             try:
                 await self._call_settle(reservation)
-            except BaseException:
+            except BaseException:  # a cancellation, too: what is not settled must not be lost
                 self._unsettled.appendleft(reservation)
                 raise
 
     async def _keep_alive(self) -> None:
         while not self._is_closing:
             with contextlib.suppress(TimeoutError):
+                # Three times a lease: two renewals may fail before others give this process's leases back.
                 async with asyncio.timeout(PROBE_S if self._is_down else self._lease_s / 3):
                     await self._wake.wait()
             self._wake.clear()
@@ -224,7 +225,7 @@ class RedisReservation:
         return self._state.headers(self._limits)
 
     async def settle(self, tokens: int, cost: int) -> None:
-        limiter, self._limiter = self._limiter, None
+        limiter, self._limiter = self._limiter, None  # settles once, however often it is called
         if limiter is not None:
             self.tokens, self.cost = tokens, cost
             self._state.tokens_left += self._reserved - tokens

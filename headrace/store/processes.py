@@ -50,7 +50,7 @@ class Processes:
         values = {"host": host(), "pid": me.pid, "started": _started(me)}
         if not c.execute(select(processes.c.id).where(processes.c.id == self.id)).first():
             c.execute(insert(processes).values(id=self.id, beat=0, **values))
-        self.sweep(c)
+        self.sweep(c)  # after the insert: it takes the locks of all that have no row
 
     def leave(self, c: Connection) -> None:
         """Deregister this process: its locks are released, and its unfinished responses fail."""
@@ -71,6 +71,7 @@ class Processes:
     def sweep(self, c: Connection) -> None:
         """Clean up after dead processes."""
         others = c.execute(select(processes).where(processes.c.id != self.id)).all()
+        # Forget processes whose rows are gone: ids are never used again, and the dict would only grow.
         self._seen = {row.id: self._seen[row.id] for row in others if row.id in self._seen}
         _bury(c, [row.id for row in others if self._is_dead(row)])
 
@@ -131,6 +132,8 @@ def _started(process: psutil.Process) -> int:
 
 def _bury(c: Connection, ids: Collection[str]) -> None:
     """Delete the rows of these processes, and clean up after all that have no row."""
+    # Rows first: what follows looks for holders without a row, also those that another process has deleted.
+    # All of it is one transaction, so no process sees a dead one that still holds something.
     if ids:
         c.execute(delete(processes).where(processes.c.id.in_(ids)))
     living = select(processes.c.id)
