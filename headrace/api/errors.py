@@ -53,11 +53,6 @@ def to_messages_response(error: ServerError) -> JSONResponse:
     return JSONResponse(body, status_code=error.status, headers=error.headers)
 
 
-def to_ollama_response(error: ServerError) -> JSONResponse:
-    """An error in Ollama's shape."""
-    return JSONResponse(to_ollama_body(error), status_code=error.status, headers=error.headers)
-
-
 def is_ollama(scope: Scope) -> bool:
     """Whether a request is in Ollama's dialect."""
     return OLLAMA.fullmatch(scope["path"]) is not None
@@ -75,7 +70,7 @@ def is_anthropic(scope: Scope) -> bool:
 def refusal(error: ServerError, scope: Scope) -> JSONResponse:
     """An error in the shape of the request's dialect."""
     if is_ollama(scope):
-        return to_ollama_response(error)
+        return JSONResponse(to_ollama_body(error), status_code=error.status, headers=error.headers)
     if not is_anthropic(scope):
         return to_response(error)
     response = to_messages_response(error)

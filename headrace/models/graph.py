@@ -99,7 +99,7 @@ class _Layers:
         up = self._linear(block + "ffn_up", x).output(0)
         if block + "ffn_gate.weight" in self.source:
             return [self._linear(block + "ffn_gate", x).output(0), up]
-        halves: list[ov.Output] = ops.split(up, _axis(-1), 2).outputs()
+        halves: list[ov.Output] = ops.split(up, ops.constant(np.int64(-1)), 2).outputs()
         return halves
 
     def _attention(self, index: int, block: str, x: ov.Output) -> ov.Node:
@@ -280,10 +280,6 @@ def _parameter(name: str, kind: ov.Type, rank: int) -> ov.Node:
     parameter.set_friendly_name(name)
     parameter.output(0).set_names({name})
     return parameter
-
-
-def _axis(value: int) -> ov.Node:
-    return ops.constant(np.int64(value))
 
 
 def _ints(*values: int) -> ov.Node:

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import Iterable
 
 from uvicorn._types import ASGI3Application, ASGIReceiveCallable, ASGISendCallable, ASGISendEvent, Scope
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
@@ -63,7 +62,7 @@ def unframed(cycle: RequestResponseCycle, app: ASGI3Application) -> ASGI3Applica
         async def send_unframed(message: ASGISendEvent) -> None:
             nonlocal has_length
             if message["type"] == "http.response.start":
-                has_length = _has_length(message.get("headers", ()))
+                has_length = any(name.lower() == b"content-length" for name, _ in message.get("headers", ()))
                 cycle.chunked_encoding = None if has_length else False
             elif message["type"] == "http.response.body" and not has_length:
                 cycle.expected_content_length = len(message.get("body", b""))
@@ -72,10 +71,6 @@ def unframed(cycle: RequestResponseCycle, app: ASGI3Application) -> ASGI3Applica
         await app(scope, receive, send_unframed)
 
     return respond
-
-
-def _has_length(headers: Iterable[tuple[bytes, bytes]]) -> bool:
-    return any(name.lower() == b"content-length" for name, _ in headers)
 
 
 class Unread:
