@@ -120,7 +120,7 @@ async def steered(
 
 
 def check_unsteered(http: Request, body: RequestBody | None = None) -> None:
-    """Raises SteeringRefused for a request that names steering or probes where a model answers without them:
+    """Raise SteeringRefused for a request that names steering or probes where a model answers without them:
     what it says would look steered.
     """
     extra = (body and body.model_extra) or {}
@@ -285,7 +285,7 @@ async def in_time(request: Request) -> AsyncIterator[None]:
 
 
 def _check_media_type(header: str | None, *, is_from_page: bool) -> None:
-    """Raises UnsupportedMedia for anything but JSON. Browsers let every page send bodies without a type, or
+    """Raise UnsupportedMedia for anything but JSON. Browsers let every page send bodies without a type, or
     as text; before JSON from another site, they ask the server.
     """
     if not header and is_from_page:

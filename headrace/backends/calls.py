@@ -115,7 +115,7 @@ class CallAssembler:
         self._last = None
 
     def add(self, piece: CallPiece) -> Iterator[ToolCallDelta]:
-        """Yield nothing until the call's name is known."""
+        """Add a piece, and yield the call's events: none until its name is known."""
         call = self._call_of(piece)
         if call.is_repeated(piece):
             return

@@ -132,7 +132,9 @@ class Connector(aiohttp.TCPConnector):
 
 
 class Response(aiohttp.ClientResponse):
-    """Raises StaleConnection where aiohttp does not distinguish new from reused connections."""
+    """Raises StaleConnection if a reused connection was lost before it answered; aiohttp does not distinguish
+    it from a new one.
+    """
 
     async def start(self, connection: Connection) -> aiohttp.ClientResponse:
         protocol = connection.protocol

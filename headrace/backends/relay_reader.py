@@ -118,7 +118,7 @@ class RelayReader(ABC):
         """The reasons for which a whole answer ended."""
 
     def check_whole(self, members: Object, *, is_outline: bool = False) -> None:
-        """Raises ProviderError for a whole body that is no answer, or that ended with a failure.
+        """Raise ProviderError for a whole body that is no answer, or that ended with a failure.
         `is_outline`: large members were not parsed.
         """
         value = members.get(self.member)

@@ -90,7 +90,7 @@ class Child:
         return self._process.returncode
 
     async def report(self) -> str:
-        """The line that says that it is ready. Raises ChildFailed if it ends before."""
+        """Read the line by which the child says that it is ready. Raises ChildFailed if it ends first."""
         assert self._process.stdout is not None
         line = await self._process.stdout.readline()
         if not line:
@@ -99,7 +99,7 @@ class Child:
         return line.decode()
 
     async def wait(self) -> int:
-        """Wait for its end; return the exit code."""
+        """Wait until the child has ended. Returns the exit code."""
         return await self._process.wait()
 
     def signal(self, number: int) -> None:
@@ -115,7 +115,7 @@ class Child:
         await self.kill()
 
     async def kill(self) -> None:
-        """Kill it, with its own children, and wait until it is gone."""
+        """Kill the child and its own children, and wait until they are gone."""
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)  # it leads a session of its own
         with suppress(TimeoutError):

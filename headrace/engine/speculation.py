@@ -129,7 +129,9 @@ class Costs:
                 self._factors[other] *= (self._factors[tokens] / self._factors[other]) ** (1 - FORGETTING)
 
     def _factor(self, tokens: int) -> float:
-        """Interpolated between those that are measured."""
+        """How much longer a step takes than expected, interpolated between numbers of tokens that were
+        measured.
+        """
         if not self._factors:
             return 1.0
         return _interpolated(sorted(self._factors.items()), tokens)

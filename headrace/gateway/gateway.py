@@ -328,7 +328,7 @@ def _generates_nothing(plan: Plan) -> BadRequest:
 
 
 def _check_tokens(plan: Plan, request: EmbedRequest) -> None:
-    """Raises BadRequest if token ids of one embedding model would be read as those of another."""
+    """Raise BadRequest if token ids of one embedding model would be read as those of another."""
     if plan.is_substitute and not all(isinstance(text, str) for text in request.inputs):
         answering = plan.targets[0].info.id
         raise BadRequest(

@@ -110,7 +110,7 @@ class Histogram(Collector):
 
 
 def buckets(found: Distribution) -> list[tuple[str, float]]:
-    """What Prometheus's format has of it: of each upper bound, how many values are not above it."""
+    """For each upper bound, how many values are not above it, as in Prometheus's format."""
     names = [*map(floatToGoString, found.bounds), "+Inf"]
     return list(zip(names, accumulate(found.counts), strict=True))
 

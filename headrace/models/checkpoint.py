@@ -110,7 +110,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def refuse_pickle(path: Path) -> None:
-    """Raises ModelError with the reason if a file's name says that it is pickled weights, and it is no GGUF
+    """Raise ModelError with the reason if a file's name says that it is pickled weights, and it is no GGUF
     file.
     """
     if path.suffix in PICKLES and not is_gguf(path):

@@ -357,7 +357,7 @@ class CheckpointDecoder:
         self._check_biases(config)
 
     def _check_biases(self, config: Mapping[str, object]) -> None:
-        """Raises UnsupportedModel unless the configuration says which matrices have a bias."""
+        """Raise UnsupportedModel unless the configuration says which matrices have a bias."""
         if self.hyperparameters.architecture == "qwen2":  # three of its matrices always have one
             return
         for member, parts in BIASES.items():

@@ -253,7 +253,7 @@ class Pool(Backend):
         return entry
 
     def check_hold(self, entry: Entry, holder: str | None) -> None:
-        """Raises ModelLocked if somebody else than `holder` has locked or leased the model."""
+        """Raise ModelLocked if somebody else than `holder` has locked or leased the model."""
         hold, now = entry.hold, self.now()
         if hold is not None and not hold.is_over(now) and hold.holder != holder:
             raise hold.refusal(entry.id, now)
@@ -281,7 +281,7 @@ class Pool(Backend):
             del self._waiters[task]
 
     def _check_failed(self, entry: Entry) -> None:
-        """Raises ModelUnavailable while the pause after a failed load lasts."""
+        """Raise ModelUnavailable while the pause after a failed load lasts."""
         left_s = entry.retry_at - self.now()
         if entry.state == "failed" and left_s > 0:
             raise ModelUnavailable(

@@ -93,7 +93,7 @@ def checked(version: str, method: bytes, target: bytes, headers: Headers) -> byt
 
 
 def _check_encoding(version: str, value: bytes) -> None:
-    """Raises Refused for all encodings but chunked: if two servers disagree about where a body ends, a
+    """Raise Refused for all encodings but chunked: if two servers disagree about where a body ends, a
     request can be smuggled in it.
     """
     if version == "1.0":

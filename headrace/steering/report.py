@@ -237,7 +237,7 @@ def _span(values: Sequence[float]) -> tuple[float, float]:
 
 
 def _with_margin(span: tuple[float, float]) -> tuple[float, float]:
-    """A little wider, so that no line runs along the frame."""
+    """The range, a little wider, so that no line runs along the frame."""
     margin = (span[1] - span[0]) / 20
     return span[0] - margin, span[1] + margin
 

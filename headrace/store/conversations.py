@@ -122,7 +122,9 @@ class Conversations:
     async def page(
         self, owner: str, *, limit: int, after: str | None = None, order: Order = "desc"
     ) -> Page[StoredConversation]:
-        """`after`: the id of a conversation. Raises BadRequest (param `after`) if it does not exist."""
+        """A page of the owner's conversations. `after`: the id of one. Raises BadRequest (param `after`) if
+        it does not exist.
+        """
 
         def work(c: Connection) -> Page[StoredConversation]:
             cursor = None

@@ -30,7 +30,7 @@ KEY = ("key", "provider", "model", "day")
 
 
 def digest_of(secret: str) -> str:
-    """SHA-256, hexadecimal."""
+    """The SHA-256 of a secret, in hexadecimal."""
     return hashlib.sha256(secret.encode()).hexdigest()
 
 

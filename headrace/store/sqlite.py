@@ -165,7 +165,7 @@ class Files:
             }
 
     def check(self) -> None:
-        """Raises OSError if a remembered file is gone, or is another one now."""
+        """Raise OSError if a remembered file is gone, or is another one now."""
         for suffix, identity in self._known.items():
             if self._identity(suffix) != identity:
                 message = "its file was removed or replaced while the server ran; restart the server"

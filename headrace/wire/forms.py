@@ -80,7 +80,7 @@ def schema_form(
 
 
 def _response_format(body: ResponseFormat, _: str) -> Iterator[Format]:
-    """A schema is in json_schema, or, as some servers have it, beside the type."""
+    """Read `response_format`. A schema is in json_schema or, as some servers have it, beside the type."""
     param, wrapper = "response_format.json_schema", body.json_schema
     _check_form(body)
     if body.type == "text":
@@ -157,7 +157,7 @@ def _grammar(value: str | TypedGrammar, param: str) -> Iterator[Format]:
 
 
 def _structured_outputs(body: StructuredOutputs, param: str) -> Iterator[Format]:
-    """vLLM's object. Raises BadRequest if none of its members prescribes a form."""
+    """Read vLLM's `structured_outputs`. Raises BadRequest if none of its members prescribes a form."""
     forms = list(_structured_forms(body, param))
     # a tag is refused with a reason of its own
     if not forms and body.json_object is None and (body.model_extra or {}).get("structural_tag") is None:

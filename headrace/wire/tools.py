@@ -146,7 +146,7 @@ def tools_of(bodies: Iterable[FunctionBody], place: str = "tools.{}.function") -
 
 
 def check_new(name: str, names: Container[str], param: str) -> None:
-    """Raises BadRequest if an earlier tool has the name. `param`: the path of the tool."""
+    """Raise BadRequest if an earlier tool has the name. `param`: the path of the tool."""
     if name in names:
         raise BadRequest.at(f"{param}.name", f"there are two of the name {name!r}")
 

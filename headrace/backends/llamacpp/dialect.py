@@ -144,7 +144,7 @@ async def checked(events: AsyncIterator[Event], form: Format) -> AsyncGenerator[
 
 
 def check_tool(tool: Tool, param: str) -> None:
-    """Raises UnsupportedParameter for keywords in a strict tool's schema that llama.cpp does not enforce."""
+    """Raise UnsupportedParameter for keywords in a strict tool's schema that llama.cpp does not enforce."""
     left: list[tuple[str, object]] = [(param, tool.parameters or {})]
     while left:
         path, schema = left.pop()

@@ -27,7 +27,7 @@ Body = dict[str, Any]
 
 
 def check(request: GenerateRequest) -> None:
-    """Raises UnsupportedParameter for values that Ollama does not take and that would change the answer."""
+    """Raise UnsupportedParameter for values that Ollama does not take and that would change the answer."""
     sampling, format, prompt = request.sampling, request.format, request.prompt
     refused = {"max_tokens": sampling.max_tokens == 0}
     if format is not None:

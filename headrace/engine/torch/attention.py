@@ -108,7 +108,7 @@ def _attention(
 
 
 def _check(query: torch.Tensor, key: torch.Tensor, others: Mapping[str, object]) -> None:
-    """Raises NotPageable for arguments that are not known, and for queries of other tokens than the keys."""
+    """Raise NotPageable for arguments that are not known, and for queries of other tokens than the keys."""
     for name, value in others.items():
         if name not in UNUSED and value is not None and value is not False:
             raise NotPageable(f"its attention takes {name!r}")

@@ -60,7 +60,7 @@ class Sites:
         self._encoders: dict[bytes, tuple[torch.Tensor, torch.Tensor]] = {}
 
     def check(self, sites: Mapping[int, SiteNeeds]) -> None:
-        """Raises ModelError for a layer that the model does not have, or whose place is not known."""
+        """Raise ModelError for a layer that the model does not have, or whose place is not known."""
         if sites:
             layers_of(self._model, self._num_layers)
         for layer in sites:

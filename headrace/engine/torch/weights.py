@@ -122,7 +122,7 @@ def reads_types(folder: Path, config: Any, *, trusts_code: bool) -> bool:
 
 
 def _check_complete(folder: Path, report: dict[str, Any], head: Head) -> None:
-    """Raises ModelError if the files lack a weight that is used, or have it in another shape. What pools
+    """Raise ModelError if the files lack a weight that is used, or have it in another shape. What pools
     BERT's states for a classifier is not used. Logs what the model does not use.
     """
     missing = [name for name in sorted(report["missing_keys"]) if head != "none" or "pooler." not in name]
@@ -137,7 +137,7 @@ def _check_complete(folder: Path, report: dict[str, Any], head: Head) -> None:
 
 
 def _check_quantization(folder: Path, model: Any) -> None:
-    """Raises ModelError if the weights are quantized in a way that transformers has not undone."""
+    """Raise ModelError if the weights are quantized in a way that transformers has not undone."""
     if getattr(model, "hf_quantizer", None) is not None:
         return
     described = getattr(model.config, "quantization_config", None)

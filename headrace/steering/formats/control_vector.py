@@ -50,7 +50,7 @@ def read_vector(path: Path) -> tuple[dict[int, Floats], str | None]:
 
 
 def check_directions(directions: Mapping[int, Floats], path: Path) -> None:
-    """Raises SteeringRefused unless there are some, of one width and finite."""
+    """Raise SteeringRefused unless there are some, of one width and finite."""
     if not directions:
         raise refused(path, "it has no tensor direction.N")
     if len({len(direction) for direction in directions.values()}) > 1:

@@ -75,7 +75,7 @@ def read(folder: Path) -> Found:
 
 
 def _check(config: Mapping[str, object], path: Path) -> None:
-    """Raises SteeringRefused for what is not an SAE of hidden states, or unknown."""
+    """Raise SteeringRefused for what is not an SAE of hidden states, or unknown."""
     if (text(config, "reshape_activations") or "none") != "none" or config.get("hook_head_index") is not None:
         raise refused(path, "it reads single attention heads; SAEs of whole hidden states are served")
     normalization = text(config, "normalize_activations") or "none"

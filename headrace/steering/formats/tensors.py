@@ -61,7 +61,7 @@ class Tensors:
         return name in self.arrays
 
     def get(self, *names: str) -> Floats:
-        """The first of these that there is. Raises SteeringRefused."""
+        """The first of these tensors that the file has. Raises SteeringRefused."""
         found = next((self.arrays[name] for name in names if name in self.arrays), None)
         if found is None:
             raise refused(self.path, f"there is no {names[0]}; it has {', '.join(sorted(self.arrays)[:12])}")
@@ -166,7 +166,7 @@ class Found:
 
 
 def check(weights: Weights, path: Path) -> None:
-    """Raises SteeringRefused unless all arrays are of one SAE, which has features."""
+    """Raise SteeringRefused unless all arrays are of one SAE, which has features."""
     features, width = weights.decoder.shape
     if not features or not width:
         raise refused(path, f"it has {features} features of width {width}")

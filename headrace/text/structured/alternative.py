@@ -176,7 +176,7 @@ class Alternative:
         return [] if part is None else [self.document.term(part.words["unevaluatedProperties"], part)]
 
     def _nodes(self, part: Part, name: str) -> list[Node]:
-        """The schemas of one part for a member."""
+        """The schemas that one part has for a member."""
         patterns, named = part.words.get("patternProperties", {}), part.words.get("properties", {})
         found = [node for pattern, node in patterns.items() if found_in(pattern, name)]
         if name in named:

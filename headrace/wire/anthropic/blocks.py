@@ -33,7 +33,9 @@ class TextBlock(Block):
 
 
 class Source(RequestBody):
-    """`base64` and `text` need `data`, `url` needs `url`, `content` needs `content`."""
+    """Where an image or a document comes from. `base64` and `text` need `data`, `url` needs `url`, `content`
+    needs `content`.
+    """
 
     type: Literal["base64", "url", "text", "content", "file"]
     media_type: str | None = None

@@ -191,7 +191,7 @@ class Lines:
         self._calls[event.call].push(event.arguments)
 
     def _ended(self, event: Event) -> Iterator[Json]:
-        """The calls that are whole once something else comes."""
+        """The calls that are complete, now that a piece of something else comes."""
         for index, calling in list(self._calls.items()):
             is_other = not isinstance(event, ToolCallDelta) or event.call != index
             if is_other and calling.nesting.is_closed:
