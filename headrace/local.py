@@ -205,10 +205,10 @@ def _read(path: Path) -> dict[str, int]:
     return found if isinstance(found, dict) else {}
 
 
-def total_bytes(root: Path = CGROUP) -> int:
+def total_bytes() -> int:
     """The machine's memory, or the limit of this process's control group if that is less."""
     machine = psutil.virtual_memory().total
-    return min((machine, *(limit for name in LIMITS if (limit := _limit(root / name)) is not None)))
+    return min((machine, *(limit for name in LIMITS if (limit := _limit(CGROUP / name)) is not None)))
 
 
 def memory_budget(configured: int) -> int:

@@ -10,11 +10,10 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from headrace.cli.connection import Address, Connection, NoAnswer, is_headrace
+from headrace.cli.connection import Connection, NoAnswer, connect, is_headrace
 from headrace.cli.terminal import ProgressBar
 from headrace.config import Config, Loaded, options
 
@@ -155,9 +154,8 @@ def _server(arguments: argparse.Namespace, config: Config) -> Iterator[tuple[Con
     """Find or start a server; one that was named is not started. Yields a connection, and whether the server
     was started here and ends with the chat.
     """
-    address = Address(arguments.url, arguments.key)
-    connection = address.connection(config)
-    if address.url is not None or is_headrace(connection.url):
+    connection = connect(arguments, config)
+    if arguments.url is not None or is_headrace(connection.url):
         yield connection, False
         return
     print("no server answers; starting one", file=sys.stderr)
@@ -168,7 +166,7 @@ def _server(arguments: argparse.Namespace, config: Config) -> Iterator[tuple[Con
     # in a session of its own: Ctrl-C ends an answer, and not the server
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
         try:
-            yield replace(address, url=_announced_url(process)).connection(config), True
+            yield connect(arguments, config, _announced_url(process)), True
         finally:
             process.terminate()
 

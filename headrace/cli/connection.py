@@ -8,10 +8,9 @@ import json
 import urllib.error
 import urllib.parse
 import urllib.request
-from dataclasses import dataclass
 from typing import Any
 
-from headrace.config import Config, Loaded, is_loopback
+from headrace.config import Config, is_loopback
 from headrace.errors import HeadraceError
 
 CONNECT_S = 3
@@ -20,32 +19,6 @@ HERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # wildcard address → an address 
 
 class NoAnswer(HeadraceError):
     """The server cannot be reached, or answered with an error."""
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    """Which server a command talks to, as its options say; None: the one that the configuration is of, with
-    the configuration's first key, an administrator's if there is one.
-    """
-
-    url: str | None = None
-    key: str | None = None
-
-    def url_of(self, config: Config) -> str:
-        """The server's URL, without a path."""
-        if self.url is not None:
-            return self.url.rstrip("/").removesuffix("/v1")
-        server = config.server
-        host = HERE.get(server.host, server.host)
-        scheme = "https" if server.tls_certificate else "http"
-        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{server.port}"
-
-    def key_of(self, config: Config) -> str:
-        """The key that is sent; "" if there is none."""
-        return self.key or next(iter((*config.server.admin_keys, *config.server.api_keys)), "")
-
-    def connection(self, config: Config) -> Connection:
-        return Connection(self.url_of(config), self.key_of(config))
 
 
 class Connection:
@@ -83,9 +56,18 @@ class Connection:
         return response
 
 
-def connect(arguments: argparse.Namespace, loaded: Loaded) -> Connection:
-    """A connection to the server that a command's options name."""
-    return Address(arguments.url, arguments.key).connection(loaded.config)
+def connect(arguments: argparse.Namespace, config: Config, url: str | None = None) -> Connection:
+    """A connection to `url`, else to the server that `arguments` name, else to the one that `config` is of.
+    Without a key in `arguments`, the configuration's first is sent, an administrator's if there is one.
+    """
+    server = config.server
+    url = url or arguments.url
+    if url is None:
+        host = HERE.get(server.host, server.host)
+        scheme = "https" if server.tls_certificate else "http"
+        url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{server.port}"
+    key = arguments.key or next(iter((*server.admin_keys, *server.api_keys)), "")
+    return Connection(url.rstrip("/").removesuffix("/v1"), key)
 
 
 def _message(exc: urllib.error.HTTPError) -> str:

@@ -15,7 +15,7 @@ MIB = 2**20
 
 def ps(arguments: argparse.Namespace, loaded: Loaded) -> int:
     """List the models that a server has on its machine. Raises NoAnswer."""
-    listed = connect(arguments, loaded).get("/v1/models?detail=true")["data"]
+    listed = connect(arguments, loaded.config).get("/v1/models?detail=true")["data"]
     rows = [
         _row(entry["status"])
         for entry in listed
@@ -31,7 +31,7 @@ def ps(arguments: argparse.Namespace, loaded: Loaded) -> int:
 def move(arguments: argparse.Namespace, loaded: Loaded) -> int:
     """Load or unload a model, and wait until that is done. Raises NoAnswer."""
     step = arguments.step
-    status = connect(arguments, loaded).post(f"/v1/models/{step}", {"model": arguments.model})
+    status = connect(arguments, loaded.config).post(f"/v1/models/{step}", {"model": arguments.model})
     took = f" ({status['load_s']:.1f} s)" if step == "load" and status["load_s"] is not None else ""
     print(f"{status['id']} is {status['state']}{took}")
     return 0

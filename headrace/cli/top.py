@@ -181,7 +181,7 @@ def top(arguments: argparse.Namespace, loaded: Loaded) -> int:
         from rich.live import Live
     except ImportError as exc:
         raise ConfigError(f"`headrace top` needs a package: {install_command('top')}") from exc
-    connection, is_once = connect(arguments, loaded), arguments.once
+    connection, is_once = connect(arguments, loaded.config), arguments.once
     before = fetch(connection)
     with Live(view(connection.url, Change(before, before)), screen=not is_once, auto_refresh=False) as live:
         while True:

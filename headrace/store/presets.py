@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 from sqlalchemy import Connection, delete, func, insert, select
 
@@ -25,7 +25,7 @@ class Presets:
     async def all(self) -> Sequence[StoredPreset]:
         def work(c: Connection) -> list[StoredPreset]:
             rows = c.execute(select(presets).order_by(presets.c.name)).all()
-            return [StoredPreset(row.name, json.loads(row.body), row.created_at) for row in rows]
+            return [StoredPreset(**{**row._mapping, "body": json.loads(row.body)}) for row in rows]
 
         return await self._database.read(work)
 
@@ -37,8 +37,7 @@ class Presets:
             c.execute(delete(presets).where(presets.c.name == saved.name))
             if (c.scalar(select(func.count()).select_from(presets)) or 0) >= MAX_PRESETS:
                 raise BadRequest(f"there are {MAX_PRESETS} created models already", param="model")
-            row = {"name": saved.name, "body": to_json(dict(saved.body)), "created_at": saved.created_at}
-            c.execute(insert(presets).values(row))
+            c.execute(insert(presets).values({**asdict(saved), "body": to_json(dict(saved.body))}))
             return saved
 
         return await self._database.write(work)

@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
@@ -54,14 +54,7 @@ class Steering:
             if row is None and (c.scalar(select(func.count()).select_from(profiles)) or 0) >= MAX_PROFILES:
                 raise BadRequest(f"there are {MAX_PROFILES} profiles already", param="name")
             saved = replace(profile, created_at=now if row is None else row.created_at, changed_at=now)
-            values = {
-                "name": saved.name,
-                "model": saved.model,
-                "description": saved.description,
-                "body": to_json(dict(saved.body)),
-                "created_at": saved.created_at,
-                "changed_at": saved.changed_at,
-            }
+            values = {**asdict(saved), "body": to_json(dict(saved.body))}
             if row is None:
                 c.execute(insert(profiles).values(values))
             else:
@@ -95,15 +88,7 @@ class Steering:
         def work(c: Connection) -> list[StoredAttachment]:
             rows = c.execute(select(attachments).order_by(attachments.c.id)).all()
             return [
-                StoredAttachment(
-                    row.id,
-                    row.model,
-                    row.kind,
-                    row.path,
-                    row.layer,
-                    row.is_attached,
-                    tuple(json.loads(row.layers or "[]")),
-                )
+                StoredAttachment(**{**row._mapping, "layers": tuple(json.loads(row.layers or "[]"))})
                 for row in rows
             ]
 
@@ -112,17 +97,8 @@ class Steering:
     async def save_attachment(self, attachment: StoredAttachment) -> None:
         def work(c: Connection) -> None:
             _forget(c, attachment.model, attachment.id)
-            c.execute(
-                insert(attachments).values(
-                    id=attachment.id,
-                    model=attachment.model,
-                    kind=attachment.kind,
-                    path=attachment.path,
-                    layer=attachment.layer,
-                    is_attached=attachment.is_attached,
-                    layers=json.dumps(attachment.layers),
-                )
-            )
+            layers = json.dumps(attachment.layers)
+            c.execute(insert(attachments).values({**asdict(attachment), "layers": layers}))
 
         await self._database.write(work)
 
@@ -135,6 +111,4 @@ def _forget(c: Connection, model: str, id: str) -> None:
 
 
 def _profile(row: Row[tuple[object, ...]]) -> StoredProfile:
-    return StoredProfile(
-        row.name, json.loads(row.body), row.model, row.description, row.created_at, row.changed_at
-    )
+    return StoredProfile(**{**row._mapping, "body": json.loads(row.body)})
