@@ -12,6 +12,7 @@ from headrace.types import (
     Event,
     Finished,
     FinishReason,
+    Json,
     ReasoningDelta,
     Started,
     TextDelta,
@@ -52,6 +53,7 @@ class Choice:
     end_logprobs: tuple[TokenLogprob, ...] = ()  # of a last token without text
     reason: FinishReason = "stop"
     stop: str | None = None  # the stop string that ended it
+    annotations: tuple[Json, ...] = ()  # of the text
     usage: Usage | None = None
     activations: list[Activations] = field(default_factory=list)  # of its tokens, and of the prompt's
     receipt: Receipt | None = None  # of its steering
@@ -102,6 +104,7 @@ class _Unfinished:
         else:
             rest.reason, rest.stop, rest.usage = event.reason, event.stop, event.usage
             rest.end_logprobs, rest.receipt = event.logprobs, event.receipt
+            rest.annotations = event.annotations
 
     def choice(self) -> Choice:
         """What has been collected of the choice so far."""

@@ -328,6 +328,7 @@ class Finished:
     logprobs: tuple[TokenLogprob, ...] = ()  # of a final token without text: the end of the turn
     stop: str | None = None  # the stop string that ended it, if the backend reports it
     own: Json = field(default_factory=dict)  # further members of this provider's answer
+    annotations: tuple[Json, ...] = ()  # of the choice's text, in OpenAI's form: its sources
     activations: tuple[Activations, ...] = ()  # as in TextDelta: the last ones
     receipt: Receipt | None = None  # of a steered choice: what was applied
 

@@ -41,7 +41,7 @@ class CerebrasBackend(OpenAIBackend):
     features = FEATURES
     unsent = frozenset({Feature.ADVICE, Feature.PREDICTION, Feature.SERVICE_TIER})
     url = "https://api.cerebras.ai/v1"
-    extra_members = ("time_info",)
+    extra_members = (*OpenAIBackend.extra_members, "time_info")
     knows_verbosity = False
     own_headers = {"X-Cerebras-3rd-Party-Integration": "headrace"}  # noqa: RUF012  # never mutated
 

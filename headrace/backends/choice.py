@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 from headrace.backends.body_decoding import Budget
@@ -81,6 +81,7 @@ class ChoiceAssembler:
         self._provider, self._index, self._budget = provider, index, budget
         self._text, self._reasoning = Halves(), Halves()
         self._calls = CallAssembler(provider, index)
+        self._annotations: dict[str, Object] = {}  # of the text, by their JSON
         self.has_content = False  # any text, reasoning or call has arrived
         self.reason: str | None = None  # why the choice ended, in the provider's words
         self.stop: str | None = None  # the stop string that ended it
@@ -114,6 +115,14 @@ class ChoiceAssembler:
         self.has_content = True
         yield from self._calls.add(piece)
 
+    def add_annotations(self, annotations: Sequence[Object]) -> None:
+        """Add annotations of the text, of which some providers send all again with each piece."""
+        for annotation in annotations:
+            text = dumped(annotation)
+            if text not in self._annotations:
+                self._budget.spend(2 * len(text))
+                self._annotations[text] = annotation
+
     def end(self) -> Iterator[Event]:
         """Yield text that was held back."""
         if rest := self._reasoning.end():
@@ -133,7 +142,8 @@ class ChoiceAssembler:
         self, usage: Usage, decode_s: float = 0.0, logprobs: tuple[TokenLogprob, ...] = ()
     ) -> Finished:
         reason = finish_reason(self.reason or "", has_calls=self.has_calls)
-        return Finished(self._index, reason, usage, decode_s, logprobs, self.stop)
+        annotations = tuple(self._annotations.values())
+        return Finished(self._index, reason, usage, decode_s, logprobs, self.stop, annotations=annotations)
 
     def _spend(self, size: int) -> None:
         """Count a piece of text or reasoning, of `size` characters."""

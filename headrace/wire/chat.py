@@ -116,6 +116,7 @@ class Delta(ReasoningMembers, tools.CallDeltaMembers, total=False):
     role: Literal["assistant"]
     content: str | None
     refusal: str | None
+    annotations: list[Any]
 
 
 class ChunkChoice(SteeringAnswer):
@@ -223,7 +224,7 @@ def _message(choice: Choice, *, legacy: bool) -> AssistantMessage:
         "role": "assistant",
         "content": (choice.text or None) if calls else choice.text,
         "refusal": None,
-        "annotations": [],
+        "annotations": list(choice.annotations),
         **calls,
         **_reasoning(choice.reasoning, choice.thoughts),
     }
@@ -279,13 +280,14 @@ class Chunks:
             reason = tools.legacy_reason(event.reason) if self._legacy else event.reason
             has_more = event.activations or event.receipt is not None
             more = inside(self._body, event.activations, event.receipt) if has_more else NOTHING
-            return [self._chunk(event.index, {}, reason=reason, own=event.own, more=more)]
+            delta: Delta = {"annotations": list(event.annotations)} if event.annotations else {}
+            return [self._chunk(event.index, delta, reason=reason, own=event.own, more=more)]
         more = inside(self._body, event.activations) if event.activations else NOTHING
         if isinstance(event, TextDelta):
             logprobs = _logprobs_body(event.logprobs) if self._has_logprobs else None
             return [self._chunk(event.index, {"content": event.text}, logprobs, more=more)]
-        delta = self._delta(event)
-        return [self._chunk(event.index, delta, more=more)] if delta or more else []
+        piece = self._delta(event)
+        return [self._chunk(event.index, piece, more=more)] if piece or more else []
 
     def last(self) -> list[str]:
         return self._usage.last(self._head) if self._usage is not None else []

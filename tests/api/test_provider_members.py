@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
 
+from headrace.backends.http import Upstream
+from headrace.backends.openai.answer import Answer as OpenAIAnswer
+from headrace.backends.sse import ServerSentEvent
+from headrace.errors import ProviderError
 from tests.api.relays import CHUNK, STOP, Relays
 from tests.backends.two_ways import chunk
 from tests.backends.writing import CHAT, HI, NDJSON, Written, writing
-from tests.heard import RELAYED, TRANSLATED
+from tests.heard import RELAYED, TRANSLATED, frames
 from tests.upstream import Answer, sse
 
 CITATION = {
@@ -70,6 +75,36 @@ def test_g28_an_error_in_ollamas_lines_keeps_its_status(
     found, headers, body = written.ask(CHAT, {"model": "ol:m", "messages": HI})
     assert (found, body["error"]["message"]) == (status, "ol: its words")
     assert (headers.get("x-should-retry") == "false") == (members.get("StatusCode") == 401)
+
+
+@pytest.mark.parametrize(("num_names", "is_refused"), [(100, True), (1, False)])
+def test_further_members_count_towards_the_limit_of_an_answer(num_names: int, is_refused: bool) -> None:
+    reader = OpenAIAnswer(Upstream("p", "http://x", headers={}, timeout_s=1), 1, extra_members=("a",))
+    with pytest.raises(ProviderError, match="without an end") if is_refused else nullcontext():
+        for number in range(100):
+            found = {"choices": [], f"x_{number % num_names}": "x" * 2**20}
+            reader.read(ServerSentEvent("", json.dumps(found)))
+
+
+KEPT = ["chat", "chat kept", "chat streamed", "chat kept and streamed"]
+
+
+@pytest.mark.parametrize("way", KEPT)
+def test_a_chat_that_is_translated_keeps_what_is_beside_the_text(relay: Relays, way: str) -> None:
+    more = {"service_tier": "flex", "system_fingerprint": "fp", "x_groq": {"id": "r"}, "citations": ["u"]}
+    twice = chunk({"annotations": [CITATION, "?"]})
+    pieces = sse({**CHUNK, **more}, twice, twice, {**STOP, "service_tier": None}, "[DONE]")
+    relay.provider.play(Answer(pieces=pieces))
+    found = TRANSLATED[way]
+    _, _, raw = relay.ask(found.path, found.body("up:m"), **found.headers)
+    values = (
+        [value for _, value in frames(raw) if value != "[DONE]"] if found.is_streamed else [json.loads(raw)]
+    )
+    choices = [choice for value in values for choice in value["choices"]]
+    said = [choice.get("delta") or choice.get("message") for choice in choices]
+    assert [one["annotations"] for one in said if one and one.get("annotations")] == [[CITATION]]
+    for name, expected in more.items():
+        assert [value[name] for value in values if value.get(name) is not None] == [expected]
 
 
 @pytest.mark.parametrize("way", TRANSLATED)

@@ -53,6 +53,7 @@ class LlamaCppDialect(OpenAIBackend):
     has_tools = True
     knows_verbosity = False
     reuses_prompts = True
+    extra_members = ()  # it is a part of ours
 
     def write(self, request: GenerateRequest, writing: Writing | None = None) -> tuple[str, Body]:
         assert request.num_choices == 1, "it counts the tokens of one choice only"

@@ -41,8 +41,8 @@ STATUSES = {
 
 class Answer:
     """Reads one answer: an AnswerReader. `num_choices`: the number that was requested; `extra_members`:
-    members of chunks, besides OpenAI's, that the neutral answer has, too; `counts_tokens`: each chunk has the
-    usage so far, which tells how many tokens an event stands for.
+    further members of chunks that the neutral answer has, too, and with them all that begin with "x_";
+    `counts_tokens`: each chunk has the usage so far, which tells how many tokens an event stands for.
     """
 
     def __init__(
@@ -55,8 +55,8 @@ class Answer:
     ) -> None:
         self._upstream, self._provider = upstream, upstream.provider
         self._extra_members, self._extra = extra_members, Object()
-        budget = Budget(self._provider)
-        self._choices = [ChoiceAssembler(self._provider, index, budget) for index in range(num_choices)]
+        self._budget = Budget(self._provider)
+        self._choices = [ChoiceAssembler(self._provider, index, self._budget) for index in range(num_choices)]
         self._started: set[ChoiceAssembler] = set()
         self._messages: dict[ChoiceAssembler, Message] = {}
         self._index: int | None = None  # the provider's, of a single choice
@@ -119,13 +119,22 @@ class Answer:
     def _events(self, sent: ServerSentEvent, chunk: Object) -> Iterator[Event]:
         if error := error_in(self._upstream, sent, chunk):
             raise error
-        self._extra |= {name: valid_value(chunk[name]) for name in self._extra_members if name in chunk}
+        if self._extra_members:
+            self._add_extra(chunk)
         self._usage = usage_of(usage_in(chunk)) or self._usage
         choices = choices_in(chunk)
         if chunk.get("choices") and not choices:
             log_left_out(self._provider, "a choice of an unknown shape")
         for body in choices:
             yield from self._choice(body)
+
+    def _add_extra(self, chunk: Object) -> None:
+        """Keep the further members of a chunk. Some providers repeat them in each."""
+        for name, value in chunk.items():
+            is_extra = name in self._extra_members or name.startswith("x_")
+            if is_extra and value is not None and self._extra.get(name) != value:
+                self._budget.spend(len(name) + len(dumped(value)))
+                self._extra[name] = valid_value(value)
 
     def _choice(self, body: Object) -> Iterator[Event]:
         content = content_of(self._provider, body)
@@ -141,6 +150,8 @@ class Answer:
             if choice not in self._messages:
                 self._messages[choice] = Message(is_repeated=choice.has_content)
             content = self._messages[choice].new_in(content)
+        if content.annotations:
+            choice.add_annotations(content.annotations)
         yield from choice.add_reasoning(content.reasoning)
         yield from choice.add_text(content.text, logprobs_of(body.get("logprobs")))
         for piece in content.calls:
@@ -205,7 +216,7 @@ class Message:
     def new_in(self, content: Content) -> Content:
         """Return what none of the earlier messages contained."""
         if self._is_repeated:
-            return Content()
+            return Content(annotations=content.annotations)
         text, reasoning = self._text.new_in(content.text), self._reasoning.new_in(content.reasoning)
         return replace(content, text=text, reasoning=reasoning)
 

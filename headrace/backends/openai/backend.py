@@ -59,7 +59,8 @@ class OpenAIBackend(Remote):
     own_headers: Mapping[str, str] = {}
     knows_verbosity = True
     counts_tokens = False  # ask for the usage so far in each chunk
-    extra_members: tuple[str, ...] = ()  # of its answers, besides OpenAI's, that callers get
+    # of its answers, that callers get as they are
+    extra_members: tuple[str, ...] = ("service_tier", "system_fingerprint", "citations", "search_results")
 
     def __init__(self, name: str, config: ProviderConfig, key: str | None) -> None:
         bearer = {} if key is None else {"Authorization": f"Bearer {key}"}

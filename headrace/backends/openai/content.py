@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from headrace.backends.calls import CallPiece, call_piece
 from headrace.backends.choice import all_text, log_left_out, texts
-from headrace.dialects.values import Object, an_object, count, number, objects, valid, word
+from headrace.dialects.values import Object, an_object, count, number, objects, valid, valid_value, word
 from headrace.types import TokenLogprob
 
 # the first with content counts
@@ -29,6 +29,7 @@ class Content:
     reasoning: str = ""
     calls: tuple[CallPiece, ...] = ()
     is_message: bool = False
+    annotations: tuple[Object, ...] = ()
 
     def __bool__(self) -> bool:
         return bool(self.text or self.reasoning or self.calls)
@@ -55,8 +56,10 @@ def content_of(provider: str, body: Object) -> Content:
     delta = body.get("delta")
     if isinstance(delta, str | list):  # a text, or parts of one
         return Content(*texts(provider, delta))
-    if isinstance(delta, dict) and (content := _content(provider, delta, is_message=False)):
-        return content
+    if isinstance(delta, dict):
+        content = _content(provider, delta, is_message=False)
+        if content or content.annotations:
+            return content
     message = body.get("message")
     if isinstance(message, dict):
         return _content(provider, message, is_message=True)
@@ -72,7 +75,8 @@ def _content(provider: str, delta: Object, *, is_message: bool) -> Content:
         text += refusal  # a refusal is text that the model writes instead of an answer
     reasoning = next(filter(None, (all_text(provider, delta.get(name)) for name in REASONINGS)), "")
     calls = tuple(_calls(provider, delta, is_message=is_message))
-    return Content(text, reasoning or thought, calls, is_message)
+    annotations = tuple(map(valid_value, objects(delta.get("annotations"))))
+    return Content(text, reasoning or thought, calls, is_message, annotations)
 
 
 def _calls(provider: str, delta: Object, *, is_message: bool) -> Iterator[CallPiece]:
