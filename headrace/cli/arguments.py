@@ -11,6 +11,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from headrace import __version__, config
+from headrace.cli.numbers import amount, count
 from headrace.logs import one_line
 
 POSITIONAL = ("models.default", "models.more")  # arguments, not flags
@@ -147,7 +148,7 @@ def _add_usage(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     usage = _add(
         commands, "usage", ".keys:usage", "show the requests, tokens and costs of each key, model and day"
     )
-    usage.add_argument("--days", type=int, default=30, help="how many days back; default: 30")
+    usage.add_argument("--days", type=count, default=30, help="how many days back; default: 30")
     usage.add_argument("--key", metavar="ID", help="of one key; default: all")
     usage.add_argument("--json", action="store_true", help="as JSON")
 
@@ -156,7 +157,7 @@ def _add_top(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     top = _add(commands, "top", ".top:top", "show what a running server does, live")
     _add_address(top)
     top.add_argument(
-        "--every", type=float, default=2.0, metavar="SECONDS", help="time between two updates; default: 2"
+        "--every", type=amount, default=2.0, metavar="SECONDS", help="time between two updates; default: 2"
     )
     top.add_argument("--once", action="store_true", help="show it once, and leave")
 

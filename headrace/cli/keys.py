@@ -14,6 +14,7 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 from headrace.cli.db import on_database
+from headrace.cli.numbers import count
 from headrace.cli.terminal import print_table
 from headrace.config import Config, Loaded
 from headrace.errors import ServerError
@@ -48,7 +49,7 @@ def add_options(create: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     create.add_argument("--expires-in", type=_duration, metavar="TIME", help="as 12h, 30d or 8w")
     for name, text in LIMITS.items():
-        create.add_argument(f"--{name}", type=_count, metavar="N", help=f"limit: {text}")
+        create.add_argument(f"--{name}", type=count, metavar="N", help=f"limit: {text}")
     create.add_argument(
         "--total-cost",
         type=float,
@@ -146,12 +147,6 @@ def _reported(work: Callable[[], None]) -> int:
         print(f"headrace: {exc.message}", file=sys.stderr)
         return FAILED
     return 0
-
-
-def _count(text: str) -> int:
-    if not re.fullmatch(r"[1-9][0-9]{0,14}", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no positive whole number")
-    return int(text)
 
 
 def _duration(text: str) -> int:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from headrace.cli.numbers import amount, count
 from headrace.errors import ConfigError
 
 Adder = Callable[[str, str], argparse.ArgumentParser]  # (name, what it does) → the command's parser
@@ -60,21 +61,21 @@ def add_train_sae(add: Adder) -> None:
     _layer(command, "the layer after which hidden states are read, from 0")
     _name(command)
     command.add_argument(
-        "--features", metavar="N", type=_positive, default=2304, help="features to learn. Default: 2304."
+        "--features", metavar="N", type=count, default=2304, help="features to learn. Default: 2304."
     )
     command.add_argument(
-        "--k", metavar="K", type=_positive, default=32, help="features active on each token. Default: 32."
+        "--k", metavar="K", type=count, default=32, help="features active on each token. Default: 32."
     )
     command.add_argument(
-        "--tokens", metavar="N", type=_positive, default=100_000,
+        "--tokens", metavar="N", type=count, default=100_000,
         help="how much text to read, at most; a tenth of it only measures the result. Default: 100000.",
     )  # fmt: skip
     command.add_argument(
-        "--context", metavar="N", type=_positive, default=128,
+        "--context", metavar="N", type=count, default=128,
         help="tokens of text that the model sees at once. Default: 128.",
     )  # fmt: skip
     command.add_argument(
-        "--epochs", metavar="X", type=float, default=8.0,
+        "--epochs", metavar="X", type=amount, default=8.0,
         help="how often each hidden state is used. Default: 8.",
     )  # fmt: skip
     command.add_argument("--seed", type=int, default=0, help="of everything that is random. Default: 0.")
@@ -91,7 +92,7 @@ def add_features(add: Adder) -> None:
     )
     command.add_argument("sae", metavar="SAE", help="its name, or its folder")
     command.add_argument("--token", metavar="TEXT", required=True, help="as ' she': a blank in front counts")
-    command.add_argument("--top", metavar="N", type=_positive, default=10, help="of each kind. Default: 10.")
+    command.add_argument("--top", metavar="N", type=count, default=10, help="of each kind. Default: 10.")
     _model(command)
 
 
@@ -125,12 +126,6 @@ def _model(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--model", dest="models.default", metavar="REF", help="the model; default: the configured one"
     )
-
-
-def _positive(text: str) -> int:
-    if not WHOLE.fullmatch(text) or not int(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
-    return int(text)
 
 
 def _identifier(text: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import time
 
 from headrace.config import StoreConfig
@@ -12,12 +13,12 @@ from headrace.errors import StoreUnavailable
 from headrace.store.conversations import Conversations
 from headrace.store.database import Database
 from headrace.store.processes import Processes
-from headrace.store.retention import prune
+from headrace.store.retention import KEEP_S, prune
 
 log = logging.getLogger(__name__)
 
 HEARTBEAT_S = 4.0
-FIRST_PRUNE_S, PRUNE_S = 60.0, 3600.0  # after the start or a failure; after a success
+FIRST_PRUNE_S, PRUNE_S = 60.0, KEEP_S  # after the start or a failure; after a success
 
 
 class Housekeeping:
@@ -56,18 +57,20 @@ class Housekeeping:
                 is_healthy = True
 
     async def _prune(self) -> None:
-        pause = FIRST_PRUNE_S
+        pause, last = FIRST_PRUNE_S, math.inf
         while True:
             await asyncio.sleep(pause)
-            pause, started = PRUNE_S, time.monotonic()
+            pause, started, now = PRUNE_S, time.monotonic(), time.time()
             try:
-                counts = await prune(self._database, self._config)
+                # if the clock has jumped ahead, only what was dropped before the last run is an hour old
+                counts = await prune(self._database, self._config, before=last)
             except StoreUnavailable as exc:
                 log.warning("retention: %s", exc.message)
                 pause = FIRST_PRUNE_S
             except Exception:
                 log.exception("retention failed")
             else:
+                last = now
                 if any(counts.values()):
                     removed = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
                     log.info("retention: %s removed in %.1f s", removed, time.monotonic() - started)

@@ -16,6 +16,7 @@ The turn's retry finds no item (ItemNotFound), or the collection's retry finds a
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -61,9 +62,11 @@ KINDS: Mapping[str, _Kind] = {
 }
 
 
-async def prune(database: Database, config: StoreConfig, *, keep_s: float = KEEP_S) -> dict[str, int]:
+async def prune(
+    database: Database, config: StoreConfig, *, keep_s: float = KEEP_S, before: float = math.inf
+) -> dict[str, int]:
     """Delete what is past its retention, and collect garbage items that were dropped more than `keep_s`
-    seconds ago. Returns how many rows of each kind.
+    seconds ago and before the time `before`. Returns how many rows of each kind.
     """
     days = {
         "responses": config.responses_days,
@@ -72,7 +75,7 @@ async def prune(database: Database, config: StoreConfig, *, keep_s: float = KEEP
     }
     # 0 days: kept for ever
     counts = {name: await _delete_old(database, name, days[name]) for name in KINDS if days[name]}
-    return {**counts, "items": await _collect_all(database, keep_s)}
+    return {**counts, "items": await _collect_all(database, int(min(time.time() - keep_s, before)))}
 
 
 async def _delete_old(database: Database, name: str, days: int) -> int:
@@ -99,10 +102,10 @@ def _delete_batch(c: Connection, kind: _Kind, until: int) -> int:
     return len(rows)
 
 
-async def _collect_all(database: Database, keep_s: float) -> int:
+async def _collect_all(database: Database, until: int) -> int:
     total, is_more = 0, True
     while is_more:
-        count, is_more = await database.write(lambda c: collect(c, keep_s))
+        count, is_more = await database.write(lambda c: collect(c, until))
         total += count
     return total
 
@@ -115,11 +118,10 @@ def drop_heads(c: Connection, heads: Iterable[str | None]) -> None:
         c.execute(insert_new(loose, c.dialect.name), rows)
 
 
-def collect(c: Connection, keep_s: float = KEEP_S) -> tuple[int, bool]:
-    """Remove the garbage of a few heads that were dropped more than `keep_s` ago. Returns the number of
-    removed items, and whether more may be left.
+def collect(c: Connection, until: int) -> tuple[int, bool]:
+    """Remove the garbage of a few heads that were dropped until a time. Returns the number of removed items,
+    and whether more may be left.
     """
-    until = int(time.time() - keep_s)
     heads = list(c.scalars(DROPPED_BEFORE.limit(HEADS_PER_TRANSACTION), {"until": until}))
     count = 0
     for head in heads:

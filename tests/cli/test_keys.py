@@ -64,22 +64,28 @@ def test_a_key_from_the_terminal_opens_a_running_server_and_is_taken_back(tmp_pa
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("create",), "--name"),
-        (("create", "--name", "n", "--tokens-per-minute", "0"), "positive whole number"),
-        (("create", "--name", ""), "name"),
-        (("create", "--name", "a\x1b[2J"), "name"),
-        (("create", "--name", "n", "--owner", "\n"), "owner"),
-        (("create", "--name", "n", "--allow-model", "x" * 101), "models"),
-        (("create", "--name", "n", "--total-cost", "nan"), "cost"),
-        (("create", "--name", "n", "--total-cost", "inf"), "cost"),
-        (("create", "--name", "n", "--total-cost", "-1"), "cost"),
-        (("create", "--name", "n", "--expires-in", "soon"), "12h, 30d or 8w"),
-        (("revoke", "key_none"), "No key with id"),
-        (("rotate", "key_none"), "No key with id"),
+        (("keys", "create"), "--name"),
+        (("keys", "create", "--name", "n", "--tokens-per-minute", "0"), "positive whole number"),
+        (("keys", "create", "--name", ""), "name"),
+        (("keys", "create", "--name", "a\x1b[2J"), "name"),
+        (("keys", "create", "--name", "n", "--owner", "\n"), "owner"),
+        (("keys", "create", "--name", "n", "--allow-model", "x" * 101), "models"),
+        (("keys", "create", "--name", "n", "--total-cost", "nan"), "cost"),
+        (("keys", "create", "--name", "n", "--total-cost", "inf"), "cost"),
+        (("keys", "create", "--name", "n", "--total-cost", "-1"), "cost"),
+        (("keys", "create", "--name", "n", "--expires-in", "soon"), "12h, 30d or 8w"),
+        (("keys", "revoke", "key_none"), "No key with id"),
+        (("keys", "rotate", "key_none"), "No key with id"),
+        (("usage", "--days", "0"), "positive whole number"),
+        (("usage", "--days", "9" * 20), "positive whole number"),
+        (("top", "--every", "inf"), "positive number"),
+        (("top", "--every", "nan"), "positive number"),
+        (("steer", "train-sae", "--epochs", "-1"), "positive number"),
+        (("steer", "train-sae", "--features", "0"), "positive whole number"),
     ],
 )
 def test_mistakes_are_named(tmp_path: Path, arguments: tuple[str, ...], said: str) -> None:
-    done = headrace("keys", *arguments, cwd=tmp_path, XDG_DATA_HOME=str(tmp_path))
+    done = headrace(*arguments, cwd=tmp_path, XDG_DATA_HOME=str(tmp_path))
     assert done.returncode != 0
     assert said in done.stderr
     assert "Traceback" not in done.stderr

@@ -33,6 +33,8 @@ def test_only_unreferenced_items_are_collected(opened: Opened) -> None:
             branch = await store.conversations.create(OWNER, [*said[:5], message("other")], {})
             await store.conversations.delete(OWNER, long.id)
             assert (await prune(store._database, config))["items"] == 0, "a turn may be asked on it"
+            last = time.time() - 60  # then the clock jumped ahead
+            assert (await prune(store._database, config, keep_s=NOW, before=last))["items"] == 0
             assert (await prune(store._database, config, keep_s=NOW))["items"] == 240
             assert len(await store.items.path(OWNER, short.head)) == 10
             assert texts(await store.items.path(OWNER, branch.head))[-1] == "other"
