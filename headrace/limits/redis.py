@@ -182,6 +182,8 @@ class RedisLimiter:
 
     async def _renew(self) -> None:
         try:
+            if self._is_down:  # what is left of the connections to it may be dead
+                await self._redis.connection_pool.disconnect(inuse_connections=False)
             await self._redis.set(PROCESSES + self._process, "1", px=int(self._lease_s * 1000))
             await self._settle_rest()
         except (RedisError, OSError) as exc:

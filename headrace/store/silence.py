@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from contextvars import Context
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +54,8 @@ class Silence:
     def _doubt(self, limit: asyncio.Timeout) -> None:
         self._watch(limit)
         if self._asking is None or self._asking.done():
-            self._asking = asyncio.create_task(self._ask_until_it_answers())
+            # outside of the context of a request, which the log would name
+            self._asking = asyncio.create_task(self._ask_until_it_answers(), context=Context())
 
     async def _ask_until_it_answers(self) -> None:
         while not await self._answers():
