@@ -52,12 +52,13 @@ def collect(spans: Iterable[Span], num_tokens: int) -> dict[int, LayerEdits]:
     for span in spans:
         covered = np.array(span.plan.covered(span.tokens, span.start, span.end, span.flags), np.float32).T
         for table in span.plan.tables:
-            weights = covered @ table.strengths
+            weights, slots = covered @ table.strengths, table.slots
             acting = np.flatnonzero(weights.any(axis=0)).tolist()
             if acting:
+                if len(acting) < len(slots):
+                    weights, slots = weights[:, acting], tuple(slots[column] for column in acting)
                 builder = builders.setdefault(table.layer, _Builder(num_tokens))
-                slots = tuple(table.slots[column] for column in acting)
-                builder.add(table.group, span.begin, slots, weights[:, acting])
+                builder.add(table.group, span.begin, slots, weights)
                 if table.norm_scopes:
                     kept = covered[:, list(table.norm_scopes)]
                     builder.keep_norm(span.begin, kept.max(axis=1))
@@ -109,6 +110,7 @@ class _Builder:
         used = {slot.key: slot for _, slots, _ in parts for slot in slots}
         columns = {key: column for column, key in enumerate(sorted(used))}
         weights = np.zeros((self._num_tokens, len(columns)), np.float32)
+        places = {id(slots): [columns[slot.key] for slot in slots] for _, slots, _ in parts}
         for begin, slots, part in parts:
-            weights[begin : begin + len(part), [columns[slot.key] for slot in slots]] = part
+            weights[begin : begin + len(part), places[id(slots)]] = part
         return GroupEdits(tuple(used[key] for key in columns), weights)

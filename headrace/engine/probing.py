@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
@@ -25,7 +24,7 @@ NO_READING = Reading("", {})
 # tokens of each distribution: 16 kB; the rest counts as one, so what is found is at most the divergence
 KEPT = 2048
 COMPARED = 4096  # distributions of one request that are compared at most: 64 MiB
-MOST_SORTED = 4  # times as many activations as are reported: of more, the largest are selected first
+MOST_SORTED = 8  # times as many activations as are reported: of more, the largest are selected first
 States = Callable[[int], Floats]  # of one sequence's tokens, by layer: [tokens, width]
 
 MOST_EFFECTS = 8  # that a receipt has
@@ -135,18 +134,18 @@ def largest(activations: Floats, count: int) -> list[tuple[tuple[int, float], ..
     """Find in each row the `count` largest activations that are positive, as (feature, activation), the
     largest first.
     """
-    if not count:
-        return [()] * len(activations)
-    least = np.zeros((len(activations), 1), np.float32)
-    if np.count_nonzero(activations) > MOST_SORTED * count * len(activations):
-        place = max(0, activations.shape[1] - count)
-        least = np.partition(activations, place, axis=1)[:, place, None]
-    rows, features = np.nonzero((activations > 0) & (activations >= least))
-    values = activations[rows, features]
-    order = np.lexsort((features, -values, rows))
-    ends = np.searchsorted(rows, np.arange(len(activations) + 1)).tolist()
-    pairs = list(zip(features[order].tolist(), values[order].tolist(), strict=True))
-    return [tuple(pairs[begin : min(end, begin + count)]) for begin, end in pairwise(ends)]
+    return [_largest(row, count) for row in activations]
+
+
+def _largest(row: Floats, count: int) -> tuple[tuple[int, float], ...]:
+    """By one row at a time: a step has one of each sequence, of which few numbers are positive."""
+    features = np.flatnonzero(row > 0)
+    values = row[features]
+    if count and len(values) > MOST_SORTED * count:
+        are_large = values >= np.partition(values, -count)[-count]
+        features, values = features[are_large], values[are_large]
+    order = np.argsort(-values, kind="stable")[:count]
+    return tuple(zip(features[order].tolist(), values[order].tolist(), strict=True))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from headrace.steering.types import FeatureStatistics, MinuteStatistics
 
 Floats = NDArray[np.float32]
+Doubles = NDArray[np.float64]
 
 MINUTE_S, LONGEST = 60, 60  # minutes of history, as far as memory allows
 BYTES, MOST_BYTES = 12, 32 * 2**20  # of a feature in a minute; of the history of one SAE
@@ -28,10 +29,10 @@ class _Minute:
         self.total, self.largest = np.zeros(num_features, np.float32), np.zeros(num_features, np.float32)
         self.active = np.zeros(num_features, np.int32)
 
-    def saw(self, activations: Floats, active: NDArray[np.int64]) -> None:
-        self.count += len(activations)
-        self.total += activations.sum(axis=0)
-        np.maximum(self.largest, activations.max(axis=0), out=self.largest)
+    def saw(self, count: int, mean: Doubles, largest: Floats, active: NDArray[np.int64]) -> None:
+        self.count += count
+        self.total += (mean * count).astype(np.float32)
+        np.maximum(self.largest, largest, out=self.largest)
         self.active += active.astype(np.int32)
 
     def of(self, feature: int) -> MinuteStatistics:
@@ -57,17 +58,22 @@ class RunningStatistics:
         tokens = len(activations)
         if not tokens:
             return
-        mean = activations.mean(axis=0, dtype=np.float64)
-        squares = ((activations - mean) ** 2).sum(axis=0)
+        # Few are positive, and all others are 0.
+        where = np.flatnonzero(activations > 0)
+        features, values = where % self._num_features, activations.reshape(-1)[where].astype(np.float64)
+        active = np.bincount(features, minlength=self._num_features)
+        mean = np.bincount(features, values, self._num_features) / tokens
+        largest = activations.max(axis=0)
+        deviations = np.bincount(features, (values - mean[features]) ** 2, self._num_features)
+        squares = deviations + (tokens - active) * mean**2
         with self._lock:
             whole, change = self.count + tokens, mean - self._mean
             self._mean += change * (tokens / whole)
             self._squares += squares + change**2 * (self.count * tokens / whole)
-            np.maximum(self._largest, activations.max(axis=0), out=self._largest)
-            active = (activations > 0).sum(axis=0)
+            np.maximum(self._largest, largest, out=self._largest)
             self._active += active
             self.count = whole
-            self._minute().saw(activations, active)
+            self._minute().saw(tokens, mean, largest, active)
 
     def features(self) -> tuple[FeatureStatistics, ...]:
         """The statistics of the features that were active, the most often active first."""
