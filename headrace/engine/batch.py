@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -290,6 +290,7 @@ def read_states(reads: Iterable[Read], states: States, unedited: States) -> None
     """Append what was read to the `readings` of each sequence. The step has been committed. `unedited`: the
     states before the edits, by layer.
     """
+    states, unedited = cache(states), cache(unedited)  # each is a search among the runtime's outputs
     parts: dict[Sequence, _Part] = {}
     for read in reads:
         sequence = read.sequence
