@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import sys
 from collections.abc import Callable
+from textwrap import fill
 
 from headrace.cli.connection import NoAnswer
 from headrace.cli.session import Session
@@ -46,9 +48,9 @@ def run_command(session: Session, text: str) -> bool:
 
 
 def _help(_: Session, __: str) -> None:
-    width = max(map(len, HELP))
+    width, columns = max(map(len, HELP)) + 2, shutil.get_terminal_size().columns
     for name, text in HELP.items():
-        _tell(f"{name.ljust(width)}  {text}")
+        _tell(fill(text, columns, initial_indent=name.ljust(width), subsequent_indent=" " * width))
 
 
 def _model(session: Session, name: str) -> None:

@@ -56,7 +56,7 @@ export function Compare({ models, model }) {
   return html`
     <div class="chat">
       <div class="messages" tabindex="0" role="log" aria-label="Comparison">
-        ${question && html`<article class="message user"><p>${question}</p></article>`}
+        ${question && html`<article class="message user"><p dir="auto">${question}</p></article>`}
         <div class="sides">${sides.map((side, index) => html`
           <section class="side" aria-label=${`Answer ${index + 1}`}>
             <div class="actions"><${ModelPicker} models=${models} value=${side.model} label=${`Model ${index + 1}`} onPick=${id => change(index, { model: id })} />
@@ -77,7 +77,7 @@ function Side({ answer }) {
   if (!answer) return html`<p class="hint">The answer will be here.</p>`;
   const tokens = answer.usage?.completion_tokens;
   const seconds = (answer.lastAt - answer.firstAt) / 1000;
-  return html`<div class="markdown" dangerouslySetInnerHTML=${{ __html: rendered(answer.text) }} />
+  return html`<div class="markdown" dir="auto" dangerouslySetInnerHTML=${{ __html: rendered(answer.text) }} />
     ${answer.error && html`<p class="error" role="alert">${answer.error}</p>`}
     ${!answer.isRunning && tokens && html`<p class="meter">${tokens} tokens, ${(tokens / seconds).toFixed(1)} a second,
       the first after ${Math.round(answer.firstAt - answer.began)} ms</p>`}`;

@@ -26,7 +26,7 @@ export function Composer({ isBusy, canSee, onSend, onStop }) {
       ${images.length > 0 && html`<div class="attached">${images.map((image, index) => html`
         <button type="button" class="quiet" aria-label=${`Remove image ${index + 1}`} onClick=${() => setImages(images.filter(one => one !== image))}>
           <img src=${image.image_url} alt="" /> ✕</button>`)}</div>`}
-      <textarea id="question" ref=${area} rows=${Math.min(8, 1 + text.split("\n").length)} aria-label="Question" placeholder="Ask something"
+      <textarea id="question" dir="auto" ref=${area} rows=${Math.min(8, 1 + text.split("\n").length)} aria-label="Question" placeholder="Ask something"
         value=${text} onInput=${event => setText(event.target.value)} onKeyDown=${keys} />
       <div class="actions">
         ${canSee && html`<label class="attach quiet">Image<input type="file" accept="image/*" multiple onChange=${attach} /></label>`}

@@ -39,14 +39,14 @@ function Question({ item, node, onEdit, onSwitch, isBusy }) {
   const keys = event => event.key === "Escape" && setDraft(null);
   if (draft !== null)
     return html`<form class="message user editing" onSubmit=${save} onKeyDown=${keys}>
-      <textarea aria-label="Edit the question" rows="4" value=${draft} onInput=${e => setDraft(e.target.value)}
+      <textarea aria-label="Edit the question" dir="auto" rows="4" value=${draft} onInput=${e => setDraft(e.target.value)}
         ref=${area => area?.dataset.seen ?? (area && (area.dataset.seen = area.focus() ?? "yes"))} />
       <div class="actions"><button>Send as a branch</button>
         <button type="button" class="quiet" onClick=${() => setDraft(null)}>Cancel</button></div></form>`;
   return html`
     <article class="message user" data-role="user" aria-label="Question">
       ${images.map(image => html`<img src=${image.image_url} alt="Attached" />`)}
-      <p>${textOf(item)}</p>
+      <p dir="auto">${textOf(item)}</p>
       <div class="actions"><${Siblings} node=${node} onSwitch=${onSwitch} />
         ${node && html`<button type="button" class="quiet" disabled=${isBusy} onClick=${() => setDraft(textOf(item))}>Edit</button>`}</div>
     </article>`;
@@ -74,7 +74,7 @@ function Markdown({ text }) {
   const content = useMemo(() => rendered(text), [text]);
   const box = useRef(null);
   useEffect(() => box.current.querySelectorAll("pre").forEach(withCopy), [content]);
-  return html`<div class="markdown" ref=${box} dangerouslySetInnerHTML=${{ __html: content }} />`;
+  return html`<div class="markdown" dir="auto" ref=${box} dangerouslySetInnerHTML=${{ __html: content }} />`;
 }
 
 /** Put a button that copies it into a block of code. */
@@ -107,7 +107,7 @@ function Raw({ item, turn }) {
 function Thought({ item }) {
   const parts = [...(item.content ?? []), ...(item.summary ?? [])].map(part => part.text ?? "").join("\n");
   const text = parts || item.thought || "";
-  return text && html`<details class="thought"><summary>Thoughts</summary><p>${text}</p></details>`;
+  return text && html`<details class="thought"><summary>Thoughts</summary><p dir="auto">${text}</p></details>`;
 }
 
 function Call({ item, isLast, onResult }) {

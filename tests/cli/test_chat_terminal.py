@@ -135,6 +135,7 @@ def test_the_commands(fake_server: FakeServer, backend: FakeBackend, tmp_path: P
         chat.enter("/help")
         for name in ("/model", "/system", "/set", "/save", "/load", "/clear", "/bye"):
             chat.until(name)
+        chat.until("use another model; without a name: list them")
         chat.enter("/system Be brief.")
         chat.until("system: Be brief.")
         chat.enter("/set parameter temperature 0.5")  # as Ollama has it
