@@ -133,12 +133,14 @@ def _ids(found: object, vocabulary: int) -> tuple[int, ...]:
 
 
 def _named_end(folder: Path, special: Json) -> list[object]:
-    """The id of the tokenizer's own end token. A fine-tuned chat model may name its end of turn only here."""
-    named = read(folder / NAMED).get("eos_token", special.get("eos_token"))  # as transformers looks for it
-    text = named.get("content") if isinstance(named, dict) else named
+    """The ids of the tokenizer's own end tokens. A fine-tuned chat model may name its end of turn only here,
+    in one of two files.
+    """
+    named = [members.get("eos_token") for members in (special, read(folder / NAMED))]
+    texts = [one.get("content") if isinstance(one, dict) else one for one in named]
     added = read(folder / TOKENIZER).get("added_tokens")
     tokens = [token for token in added if isinstance(token, dict)] if isinstance(added, list) else []
-    return [token.get("id") for token in tokens if text and token.get("content") == text]
+    return [token.get("id") for token in tokens if token.get("content") and token["content"] in texts]
 
 
 def _sampling(generation: Json) -> dict[str, float | int]:

@@ -37,9 +37,10 @@ export function Compare({ models, model }) {
       const response = await request("POST", "v1/chat/completions", body, { signal: stops.current[index].signal });
       for await (const chunk of events(response)) {
         if (chunk.error) throw new Error(chunk.error.message);
-        const piece = chunk.choices?.[0]?.delta?.content ?? "";
+        const choice = chunk.choices?.[0];
+        const piece = choice?.delta?.content ?? "";
         if (piece) answer.firstAt ??= performance.now();
-        Object.assign(answer, { text: answer.text + piece, usage: chunk.usage ?? answer.usage, lastAt: performance.now() });
+        Object.assign(answer, { text: answer.text + piece, usage: chunk.usage ?? answer.usage, ending: choice?.finish_reason ?? answer.ending, lastAt: performance.now() });
         show(index, answer);
       }
     } catch (problem) {
@@ -78,6 +79,7 @@ function Side({ answer }) {
   const tokens = answer.usage?.completion_tokens;
   const seconds = (answer.lastAt - answer.firstAt) / 1000;
   return html`<div class="markdown" dir="auto" dangerouslySetInnerHTML=${{ __html: rendered(answer.text) }} />
+    ${answer.ending === "length" && html`<p class="cut">This answer was cut: it reached its limit.</p>`}
     ${answer.error && html`<p class="error" role="alert">${answer.error}</p>`}
     ${!answer.isRunning && tokens && html`<p class="meter">${tokens} tokens, ${(tokens / seconds).toFixed(1)} a second,
       the first after ${Math.round(answer.firstAt - answer.began)} ms</p>`}`;

@@ -284,10 +284,12 @@ def tokens() -> None:
 @turn("one question to two settings, side by side")
 def compare() -> None:
     with opened(BROWSER, "/#/compare") as page:
+        page.get_by_label("Longest answer 2").fill("2")
         ask(page, "What is water? Answer briefly.")
         for side in (1, 2):
             answer = page.get_by_label(f"Answer {side}").locator(".meter")
             expect(answer).to_contain_text("a second", timeout=DONE_MS)
+        expect(page.get_by_label("Answer 2").get_by_text("This answer was cut")).to_be_visible()
 
 
 @turn("an answer's HTML does nothing")

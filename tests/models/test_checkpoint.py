@@ -77,7 +77,7 @@ def test_the_tokenizers_end_is_an_end_too(named: object, folder: Path, tmp_path:
 def test_the_end_that_a_file_of_its_own_names(named: object, folder: Path, tmp_path: Path) -> None:
     write(folder / "tokenizer_config.json", {"eos_token": "<|im_start|>"})
     write(folder / "special_tokens_map.json", {"eos_token": named})
-    assert prepare(str(folder), Cache(tmp_path)).eos_token_ids == (0, 2)
+    assert prepare(str(folder), Cache(tmp_path)).eos_token_ids == (0, 1, 2)
 
 
 @pytest.mark.parametrize("name", ["generation_config.json", "tokenizer_config.json", INDEX])
