@@ -20,7 +20,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from headrace import logs
 from headrace.api.authentication import authenticate
 from headrace.api.errors import to_response
-from headrace.api.request import BOM, FACTOR, Budget, Charge
+from headrace.api.request import BOM, FACTOR, Budget, Charge, work_of
 from headrace.callers import Principal
 from headrace.errors import BadRequest, Overloaded, PayloadTooLarge, ServerError, UnsupportedParameter
 from headrace.finite import size_up_to
@@ -73,7 +73,7 @@ class Connection:
         self._memory: dict[str, Sequence[Item]] = {}
         self._turn: asyncio.Task[None] | None = None
         self._is_answering = False
-        self._size = 0  # bytes of the turn's frame
+        self._size = 0  # the work that the turn's frame is
         self._budget: Budget = socket.app.state.budget
         self._charge = Charge(self._budget)  # of the turn's frame
         self._kept = Charge(self._budget)  # of `_memory`
@@ -124,11 +124,11 @@ class Connection:
             raise error
         if len(raw) > self._config.max_body_bytes:
             raise PayloadTooLarge(f"the frame is larger than {self._config.max_body_bytes} bytes")
-        self._size = len(raw)
+        self._size = work_of(raw)
         charge = Charge(self._budget)
         charge.take(FACTOR * len(raw))
         try:
-            body = await aside(len(raw), partial(_parsed, raw))
+            body = await aside(self._size, partial(_parsed, raw))
         except BaseException:
             charge.release()
             raise

@@ -16,6 +16,7 @@ from headrace.backends.fake import FakeBackend
 from headrace.config import Config
 from headrace.offload import SMALL
 from headrace.wire.parameters import parse
+from tests.api.test_websocket import ask, connected
 from tests.serving import Served, serving
 
 USER = {"role": "user", "content": "Hi"}
@@ -71,3 +72,12 @@ def test_a_short_body_of_many_values_is_validated_beside_other_requests(
             assert len(response.request.content) < SMALL
             assert threads, name
             assert loop_thread(served) not in threads, name
+
+
+def test_so_is_a_frame_of_many_values(tmp_path: Path, threads: list[int]) -> None:
+    config = Config.model_validate({"paths": {"data": str(tmp_path)}})
+    with serving(create_app(config, [FakeBackend(["x"])])) as served, connected(served) as socket:
+        for input, is_on_loop in (([USER], True), ([USER] * 1500, False)):
+            assert ask(socket, input=input)[-1]["type"] == "response.completed"
+            assert (loop_thread(served) in threads) == is_on_loop
+            threads.clear()

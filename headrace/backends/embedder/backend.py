@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from headrace.backends.embedder.base import CHARACTER, EncoderBackend, Loaded
+from headrace.backends.embedder.base import CHARACTER, TEXT, EncoderBackend, Loaded
 from headrace.backends.embedder.batcher import Encoder
 from headrace.backends.ranking import by_embeddings, check_repeated
 from headrace.encoder_types import Marked, Ranking, RerankRequest
@@ -58,7 +58,7 @@ class EmbedderBackend(EncoderBackend["Ids", "EncoderTokenizer"]):
             loaded = await self._loading.get()
             keep = request.truncate_prompt_tokens
             encode = partial(loaded.tokenizer.encode, request.inputs, "input", keep, prompt)
-            size = sum(map(len, request.inputs)) + len(prompt) * len(request.inputs)
+            size = sum(map(len, request.inputs)) + (len(prompt) + TEXT) * len(request.inputs)
             texts = await aside(size * CHARACTER, encode)
             vectors = await self._batcher_of(loaded).run(texts, request.pooling or own)
             is_scaled = self.embedding.is_scaled if request.normalize is None else request.normalize
@@ -142,7 +142,7 @@ class CrossEncoderBackend(EncoderBackend[Marked, "PairTokenizer"]):
             loaded = await self._loading.get()
             keep = request.truncate_prompt_tokens
             encode = partial(loaded.tokenizer.encode, request.query, request.documents, keep)
-            size = len(request.query) * len(request.documents) + sum(map(len, request.documents))
+            size = sum(map(len, request.documents)) + (len(request.query) + TEXT) * len(request.documents)
             pairs = await aside(size * CHARACTER, encode)
             scores = await self._batcher_of(loaded).run(pairs, self.embedding.pooling)
             return Ranking(tuple(scores[:, 0].tolist()), "cross-encoder", sum(map(len, pairs)))

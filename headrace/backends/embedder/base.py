@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from headrace.engine.torch.encoder import TorchEncoder
 
 CHARACTER = 16  # work of tokenizing one, or of one token id, in headrace.offload's bytes
+TEXT = 128  # characters that take as long as a text by itself, however short
 Text = TypeVar("Text", bound=Sized)
 Tokenizer = TypeVar("Tokenizer")
 

@@ -19,7 +19,8 @@ _STRUCTURE = _PLAIN | frozenset(WHITESPACE + '{}[],:"')
 _ESCAPES = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
 
 ARGUMENTS = ("arguments", "parameters", "args", "input")  # names of the member with a call's arguments
-FIRST = ("name", "type", "function", *ARGUMENTS[:2])  # members that a bare call begins with
+# Members that a bare call begins with, or has after its `id`.
+FIRST = ("name", "type", "function", *ARGUMENTS[:2], "id")
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +118,7 @@ class CallReader:
             if character != '"':
                 raise MalformedCall
             key = yield from _string(FIRST if self._is_bare and is_first else None)
-            is_first = False
+            is_first = is_first and key == "id"
             if (yield from _space()) != ":":
                 raise MalformedCall
             character = yield from self._member(key, (yield from _space()))

@@ -262,8 +262,28 @@ def test_l11_a_list_of_bare_calls() -> None:
 
 
 @pytest.mark.parametrize(
+    "one",
+    [
+        '{"id": "call_1", "name": "get", "parameters": {"a": 1}}',
+        '{"id": 1, "type": "function", "function": {"name": "get", "arguments": {"a": 1}}}',
+        '{"id": null, "arguments": {"a": 1}, "name": "get"}',
+        '{"type": "function", "id": "x", "name": "get", "args": {"a": 1}}',
+    ],
+)
+def test_l11_a_bare_call_may_begin_with_its_id(one: str) -> None:
+    llama, calls = FORMATS["llama3"], call("get", '{"a": 1}')
+    assert read(llama, one) == read(llama, *one) == calls
+    assert read(llama, f"[{one}, {one}]") == calls * 2
+    assert read(llama, f"Yes. {one}") == [Text("Yes."), *calls]
+
+
+@pytest.mark.parametrize(
     "answer",
     [
+        '{"id": 7, "title": "get", "name": "get"}',
+        '{"id": "get"}',
+        '{"identity": "x", "name": "get"}',
+        '{"id": 1, "type": "object", "name": "get"}',
         '{"type": "object", "name": "get", "parameters": {"a": 1}}',
         '{"type": "function", "name": "other", "parameters": {"a": 1}}',
         '{"function": 5, "name": "x"}',
