@@ -267,3 +267,48 @@ def test_what_is_no_control_vector_is_refused(tmp_path: Path) -> None:
     for name, message in (("text", "no GGUF file"), ("model", "'llama'"), ("missing", "no such file")):
         with pytest.raises(SteeringRefused, match=message):
             read_vector(tmp_path / f"{name}.gguf")
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"architecture": ["topk"]},
+        {"architecture": {"name": "topk"}},
+        {"apply_b_dec_to_input": "yes"},
+        {"normalize_activations": True},
+        {"metadata": ["hook_name"]},
+        {"metadata": {"hook_name": 7}},
+        None,
+    ],
+    ids=str,
+)
+def test_a_configuration_that_is_not_understood_is_refused(
+    tmp_path: Path, members: dict[str, object] | None
+) -> None:
+    """Read as the default, it would be another SAE."""
+    weights = random_weights("standard")
+    config = None if members is None else {**saelens_config(weights), **members}
+    folder = write(tmp_path / "sae" / "sae_weights.safetensors", saelens_arrays(weights), config)
+    with pytest.raises(SteeringRefused) as caught:
+        read_sae(folder)
+    assert caught.value.code == "steering_file_refused"
+
+
+def test_false_is_no_normalization(tmp_path: Path) -> None:
+    """SAELens' first versions wrote it."""
+    weights = random_weights("standard")
+    config = {**saelens_config(weights), "normalize_activations": False}
+    folder = write(tmp_path / "sae" / "sae_weights.safetensors", saelens_arrays(weights), config)
+    assert read_sae(folder).weights.normalization == "none"
+
+
+def test_llama_scope_needs_its_threshold(tmp_path: Path) -> None:
+    weights = random_weights("standard")
+    arrays = {
+        "encoder.weight": weights.encoder.T, "encoder.bias": weights.encoder_bias,
+        "decoder.weight": weights.decoder.T, "decoder.bias": weights.decoder_bias,
+    }  # fmt: skip
+    config = {"hook_point_in": "blocks.1.hook_resid_post", "act_fn": "jumprelu"}
+    folder = write(tmp_path / "sae" / "final.safetensors", arrays, config, "hyperparams.json")
+    with pytest.raises(SteeringRefused, match="jump_relu_threshold"):
+        read_sae(folder)

@@ -39,14 +39,16 @@ def read(path: Path) -> Found:
     function = text(config, "act_fn") or "jumprelu"
     if function not in ("jumprelu", "topk", "relu"):
         raise refused(path, f"its activation function {function!r} is not known")
-    threshold = number(config, "jump_relu_threshold") or 0.0
+    threshold = number(config, "jump_relu_threshold")
+    if threshold is None and function == "jumprelu":
+        raise refused(folder / CONFIG, "there is no jump_relu_threshold in it")
     weights = Weights(
         encoder=tensors.matrix(width, features, "encoder.weight", transposed=True),
         decoder=decoder,
         encoder_bias=bias,
         decoder_bias=tensors.vector("decoder.bias") if has_bias else np.zeros(width, np.float32),
         architecture="topk" if function == "topk" else "jumprelu",
-        threshold=np.full(features, threshold, np.float32),
+        threshold=np.full(features, threshold or 0.0, np.float32),
         k=count(config, "top_k", path) if function == "topk" else None,
         subtracts_bias=flag(config, "apply_decoder_bias_to_pre_encoder", False),
         ranks_by_norm=flag(config, "sparsity_include_decoder_norm", False),

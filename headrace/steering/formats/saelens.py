@@ -44,6 +44,8 @@ def read(folder: Path) -> Found:
     """Read a folder. Raises SteeringRefused."""
     path = folder / CONFIG
     config = read_json(path)
+    if not config:
+        raise refused(path, "it says what the SAE is, and is missing or empty")
     metadata = {**config, **table(config, "metadata")}  # before 6.0 there is no inner object
     tensors = read_tensors(folder / WEIGHTS)
     _check(metadata, path)

@@ -10,6 +10,7 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,7 @@ from headrace.steering.types import Normalization
 
 Floats = NDArray[np.float32]
 Json = Mapping[str, object]
+T = TypeVar("T")
 
 MAX_BYTES = 8 * 2**30  # of a file, and of what an archive unpacks to
 LITTLE, MAX_RATIO = 16 * 2**20, 8  # bytes that any archive may unpack to; and times its size (weights: 1.1)
@@ -208,13 +210,22 @@ def layer_in(path: Path, pattern: str) -> int | None:
 
 
 def text(config: Mapping[str, object], *keys: str) -> str | None:
-    """The first of these members that is a text."""
-    return next((value for key in keys if isinstance(value := config.get(key), str) and value), None)
+    """The first of these members that is there. Raises ValueError for one that is no text: what it says
+    decides how the SAE is computed. False, in files of old versions, says that there is none.
+    """
+    return next((_of(key, value, str) for key in keys if (value := config.get(key))), None)
 
 
 def flag(config: Mapping[str, object], key: str, default: bool) -> bool:
+    """Raises ValueError for another kind of value."""
     value = config.get(key)
-    return value if isinstance(value, bool) else default
+    return default if value is None else _of(key, value, bool)
+
+
+def _of(key: str, value: object, kind: type[T]) -> T:
+    if not isinstance(value, kind):
+        raise ValueError(f"the configuration's {key} is {str(value)[:80]!r}")
+    return value
 
 
 def count(config: Mapping[str, object], key: str, path: Path) -> int:
@@ -226,11 +237,14 @@ def count(config: Mapping[str, object], key: str, path: Path) -> int:
 
 
 def number(config: Mapping[str, object], key: str) -> float | None:
+    """Raises ValueError for another kind of value."""
     value = config.get(key)
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
+        return value
+    raise ValueError(f"the configuration's {key} is {str(value)[:80]!r}")
 
 
 def table(config: Mapping[str, object], key: str) -> Mapping[str, object]:
-    """A member that is an object; {} without it."""
+    """A member that is an object; {} without it. Raises ValueError for another kind of value."""
     value = config.get(key)
-    return value if isinstance(value, dict) else {}
+    return {} if value is None else _of(key, value, dict)
