@@ -4,7 +4,7 @@ library.
 
 import sys
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 # OpenVINO reports each import to an analytics host through the package `openvino_telemetry`. A module that is
 # None cannot be imported, and OpenVINO then takes the stub that it brings for machines without the package.
