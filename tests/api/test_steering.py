@@ -218,6 +218,16 @@ def test_cached_tokens_are_stated(served: Served) -> None:
     assert len(again) == len(first) == len(second)
 
 
+def numbers_of(entries: list[dict[str, Any]]) -> list[float]:
+    top = [one["activation"] for entry in entries for one in entry["top"]]
+    return top + [value for entry in entries for value in entry["features"].values()]
+
+
+def without_numbers(entry: dict[str, Any]) -> dict[str, Any]:
+    top = [{**one, "activation": None} for one in entry["top"]]
+    return {**entry, "top": top, "features": list(entry["features"])}
+
+
 def test_a_stream_has_the_same_activations(served: Served) -> None:
     probe = {**PROBE, "require": "all"}
     whole = probed(ask(served, probe=probe, seed=1))
@@ -228,7 +238,9 @@ def test_a_stream_has_the_same_activations(served: Served) -> None:
         for choice in chunk["choices"]
         for entry in choice.get("feature_activations", {"content": []})["content"]
     ]
-    assert streamed == whole
+    assert list(map(without_numbers, streamed)) == list(map(without_numbers, whole))
+    # the product that reads them is rounded by where its operands lie in memory
+    assert numbers_of(streamed) == pytest.approx(numbers_of(whole), rel=1e-5)
     assert sum("feature_activations" in chunk["choices"][0] for chunk in chunks[:-1]) >= 2
 
 
