@@ -14,7 +14,7 @@ import pytest
 from headrace.app import create_app
 from headrace.backends.fake import FakeBackend
 from headrace.config import Config
-from headrace.offload import SMALL
+from headrace.offload import SMALL, _pool
 from headrace.wire.parameters import parse
 from tests.api.test_websocket import ask, connected
 from tests.serving import Served, serving
@@ -48,8 +48,10 @@ def threads() -> Iterator[list[int]]:
             seen.append(threading.get_ident())
 
     threading.setprofile(saw)
+    _pool.cache_clear()  # a profile is of threads that start after it
     yield seen
     threading.setprofile(None)
+    _pool.cache_clear()
 
 
 def loop_thread(served: Served) -> int:
