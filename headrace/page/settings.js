@@ -1,4 +1,4 @@
-// The settings of a chat, in a drawer: what the model is told and how it answers.
+// The settings of a chat, in a drawer: its instructions and how it answers.
 import { html } from "./html.js";
 
 export const DEFAULTS = {

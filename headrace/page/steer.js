@@ -32,7 +32,7 @@ export function steeringOf({ with: id, feature, dose }) {
 
 const split = id => [id.slice(0, id.indexOf(":")), id.slice(id.indexOf(":") + 1)];
 
-/** Chooses a vector or a feature, and its dose. `onDone`: the dose was let go of. */
+/** Chooses a vector or a feature, and its dose. `onDone`: the slider was released. */
 export function Dose({ model, value, label, onChange, onDone }) {
   const { saes, vectors } = useSteerable(model);
   const [kind, name] = split(value.with);

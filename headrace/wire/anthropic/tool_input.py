@@ -15,7 +15,7 @@ class ToolInput:
 
     def __init__(self) -> None:
         self._held: list[str] = []  # pieces that are not decided
-        self._is_begun = False  # they have the bracket that begins an object
+        self._has_bracket = False  # they have the one that begins an object
         self._is_wrapped: bool | None = None  # None: not decided
 
     def push(self, piece: str) -> str:
@@ -24,20 +24,20 @@ class ToolInput:
             return _quoted(piece) if self._is_wrapped else piece
         self._held.append(piece)
         rest = piece.lstrip()
-        if not self._is_begun and rest.startswith("{"):
-            self._is_begun, rest = True, rest[1:].lstrip()
+        if not self._has_bracket and rest.startswith("{"):
+            self._has_bracket, rest = True, rest[1:].lstrip()
         if not rest:
             return ""
-        self._is_wrapped = not (self._is_begun and rest.startswith(('"', "}")))
+        self._is_wrapped = not (self._has_bracket and rest.startswith(('"', "}")))
         return self._decided()
 
     def end(self) -> str:
         """Return the last piece of the input; without arguments there is none."""
-        begun = ""
-        if self._is_wrapped is None and self._is_begun:
+        first = ""
+        if self._is_wrapped is None and self._has_bracket:
             self._is_wrapped = True
-            begun = self._decided()
-        return begun + AFTER if self._is_wrapped else ""
+            first = self._decided()
+        return first + AFTER if self._is_wrapped else ""
 
     def _decided(self) -> str:
         text = "".join(self._held)
