@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
+from headrace import base64_text
 from headrace.errors import BadRequest
 from headrace.wire import limits, media
 from headrace.wire.anthropic.request import CountTokensBody, MessagesBody
@@ -228,13 +229,13 @@ def test_no_error_repeats_a_megabyte(kind: type[BaseModel], body: dict[str, Any]
 @pytest.mark.parametrize(
     ("data", "is_right"),
     [
-        ("QUJD" * (media.STEP // 4), True),
-        ("QUJD" * media.STEP + "QQ==", True),
-        ("QUJD" * (media.STEP // 4) + "QQ==" + "QUJD" * 4, False),
-        ("QUJD" * (media.STEP // 4 - 1) + "QQ==" + "QUJD", False),
-        ("QUJD" * media.STEP + "Q", False),
-        ("QUJD" * media.STEP + "QU\n=", False),
-        ("QUJD" * (media.STEP // 4) + "éééé", False),
+        ("QUJD" * (base64_text.STEP // 4), True),
+        ("QUJD" * base64_text.STEP + "QQ==", True),
+        ("QUJD" * (base64_text.STEP // 4) + "QQ==" + "QUJD" * 4, False),
+        ("QUJD" * (base64_text.STEP // 4 - 1) + "QQ==" + "QUJD", False),
+        ("QUJD" * base64_text.STEP + "Q", False),
+        ("QUJD" * base64_text.STEP + "QU\n=", False),
+        ("QUJD" * (base64_text.STEP // 4) + "éééé", False),
         ("", False),
         ("====", False),
     ],

@@ -5,8 +5,6 @@ If the last message is the assistant's, the API continues it.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
 from collections import Counter, deque
 from collections.abc import Sequence
@@ -21,6 +19,7 @@ from headrace.backends.anthropic.corrections import (
     with_image_type,
 )
 from headrace.backends.writing import ROLES, Writing, opaque
+from headrace.base64_text import decoded_pieces
 from headrace.dialects.anthropic import IMAGE_TYPES, image_type, thinking_block
 from headrace.errors import BadRequest, UnsupportedParameter
 from headrace.offload import while_wanted
@@ -225,6 +224,6 @@ def _known_type(param: str, kind: str, media_type: str, data: str) -> str:
 
 def _decoded(param: str, data: str) -> str:
     try:
-        return base64.b64decode(data, validate=True).decode()
-    except (binascii.Error, UnicodeDecodeError) as exc:
+        return b"".join(decoded_pieces(data)).decode()
+    except ValueError as exc:
         raise BadRequest(f"{param} is no text in base64", param=param) from exc

@@ -17,6 +17,7 @@ from pydantic import Field
 from pydantic_core import from_json
 from typing_extensions import TypeAliasType, TypedDict
 
+from headrace.base64_text import decoded_pieces
 from headrace.collected import Choice, Reasoned, Spoken
 from headrace.offload import check_wanted
 from headrace.types import Thought, ToolCall
@@ -239,7 +240,7 @@ def _opened(sealed: str | None) -> dict[str, Any]:
     if not sealed or not sealed.startswith(BEGINNING):
         return {}
     try:
-        value = from_json(base64.b64decode(sealed, validate=True))
+        value = from_json(b"".join(decoded_pieces(sealed)))
     except ValueError:
         return {}
     return value if isinstance(value, dict) and value.get("headrace") == VERSION else {}
