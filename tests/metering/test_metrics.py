@@ -121,8 +121,10 @@ def test_the_engine_reports_under_the_names_of_vllm(server: Served) -> None:
         "/v1/completions", {"model": "smollm2-135m-instruct", "prompt": prompt, "max_tokens": 8}
     )
     usage = answer.json()["usage"]
-    cached = again.json()["usage"]["prompt_tokens_details"]["cached_tokens"]
-    assert cached > 0
+    # the first finds some tokens, too, if the prompt of an earlier test begins alike
+    first, second = (one.json()["usage"]["prompt_tokens_details"]["cached_tokens"] for one in (answer, again))
+    cached = first + second
+    assert second > 100
     after = scrape(server)
 
     def grown(name: str) -> float:
