@@ -56,9 +56,8 @@ BIASES = {
     "mlp_bias": ("ffn_gate", "ffn_up", "ffn_down"),
 }
 FACTORS = "rope_freqs.weight"
-FREQUENCIES = (
-    ".rotary_emb.inv_freq"  # of old folders; they follow from the configuration, as transformers has it
-)
+# Tensors of old folders, which follow from the configuration; transformers does not read them either.
+FREQUENCIES = ".rotary_emb.inv_freq"
 TIED = ("gemma3_text", "smollm3")  # whose head is the embedding where the configuration does not say it
 
 Json = Mapping[str, object]

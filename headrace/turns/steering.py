@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -205,7 +205,7 @@ class Steering:
             uses = [use_of(choice.param)] if choice is not None and choice.param in (HEADER, "model") else []
             changes |= _choices(body, steering, has_choices=has_choices)
         probes = to_probes(body.probe)
-        labels = partial(self._labels, model, provider)
+        labels = cache(partial(self._labels, model, provider))  # read once, when the answer begins
         return body.with_steered(Steered(steering, probes, tuple(uses), labels), **changes)
 
     async def _request(self, own: SteeringBody | None, choice: _Choice | None, model: str) -> SteeringRequest:

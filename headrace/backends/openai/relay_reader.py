@@ -23,8 +23,8 @@ from headrace.relay_types import num_prompts
 from headrace.types import Usage
 
 OWN = ("choices", "usage", "error", "object")  # members of chunks that are not copied into the body
-# lists in logprobs
 READ = (*REASONINGS, "content", "tool_calls")  # members of deltas that Answer reads
+# lists in logprobs
 BY_TOKEN = ("content", "refusal", "tokens", "token_logprobs", "top_logprobs", "text_offset")
 MAX_CHOICES = 4096  # bounds our bookkeeping; the provider decides about larger values of `n`
 
