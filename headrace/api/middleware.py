@@ -31,6 +31,7 @@ CORRELATION_ID = b"x-correlation-id"
 IDS = (b"x-request-id", CORRELATION_ID)  # that a caller may send; the first is the request's
 VERSION = {b"openai-version": b"2020-10-01"}
 AT_ONCE = 4  # requests that start in one turn of the event loop
+PIECE = 256 * 1024  # bytes of an answer that are written in one turn of the event loop
 PROBES = frozenset(("/health", "/healthz", "/ready"))
 EXPOSED_HEADERS = (
     "x-request-id", "request-id", "x-correlation-id", "x-conversation-id", "x-headrace-attempts",
@@ -155,6 +156,8 @@ class Middleware:
                     defaults |= _rates()
                 headers = {**defaults, **dict(message["headers"]), **own}
                 message = {**message, "headers": list(headers.items())}
+            if len(message.get("body", b"")) > PIECE:
+                message = await _begun(message, send)
             await send(message)
 
         logs.REQUEST_ID.set(own[b"x-request-id"].decode())  # for this request's task only
@@ -195,6 +198,18 @@ class Middleware:
             charge.release()
             if self._budget.released >= TRIM_AFTER:
                 self._budget.trim_later()
+
+
+async def _begun(message: Message, send: Send) -> Message:
+    """Send all of a body but its last piece, which is returned. Writing copies it, which for megabytes
+    takes as long as a hundred short answers.
+    """
+    body: bytes = message["body"]
+    last = (len(body) - 1) // PIECE * PIECE
+    for start in range(0, last, PIECE):
+        await send({**message, "body": body[start : start + PIECE], "more_body": True})
+        await asyncio.sleep(0)
+    return {**message, "body": body[last:]}
 
 
 async def _failed(scope: Scope, receive: Receive, send: Send) -> None:

@@ -5,10 +5,12 @@ them.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import MutableMapping
 
 import pytest
+from starlette.types import Send
 
-from headrace.api.middleware import Middleware, Turns
+from headrace.api.middleware import PIECE, Middleware, Turns
 from headrace.api.request import Budget
 from headrace.api.sites import Hosts, Sites
 
@@ -79,3 +81,35 @@ def test_probes_pass_whoever_waits(path: str) -> None:
         return answered
 
     assert asyncio.run(arrive()).index(path) < 20
+
+
+@pytest.mark.parametrize("size", [0, 1, PIECE, PIECE + 1, 3 * PIECE, 20 * PIECE + 7])
+@pytest.mark.parametrize("has_more", [False, True])
+def test_a_long_answer_is_written_in_pieces_and_others_run_between(size: int, *, has_more: bool) -> None:
+    whole = bytes(range(256)) * (size // 256 + 1)
+
+    async def answer() -> tuple[list[dict[str, object]], int]:
+        sent, turns = list[dict[str, object]](), 0
+
+        async def app(scope: object, receive: object, send: Send) -> None:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": whole[:size], "more_body": has_more})
+
+        async def send(message: MutableMapping[str, object]) -> None:
+            sent.append(dict(message))
+
+        guard = Middleware(app, sites=Sites(Hosts()), budget=Budget(0))
+        scope = {"type": "http", "method": "GET", "path": "/health", "headers": [(b"host", b"localhost")]}
+        task = asyncio.ensure_future(guard(scope, None, send))  # type: ignore[arg-type]  # nothing is read
+        while not task.done():
+            await asyncio.sleep(0)
+            turns += 1
+        await task
+        return sent, turns
+
+    (_, *pieces), turns = asyncio.run(answer())
+    bodies = [piece["body"] for piece in pieces]
+    assert b"".join(bodies) == whole[:size]  # type: ignore[arg-type]  # each is bytes
+    assert all(len(body) <= PIECE for body in bodies)  # type: ignore[arg-type]
+    assert [piece["more_body"] for piece in pieces] == [True] * (len(pieces) - 1) + [has_more]
+    assert turns >= len(pieces)
