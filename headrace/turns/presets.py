@@ -46,9 +46,9 @@ class Presets(Refreshed):
                 found[stored.name] = read
         self._show(found)
 
-    def checked(self, body: CreateBody) -> CreateBody:
-        """The body with a name that is free, made of a model that was not created itself. Raises BadRequest,
-        ModelNotFound.
+    def checked(self, body: CreateBody) -> Created:
+        """The model that the body describes, with a name that is free, made of a model that was not created
+        itself. Raises BadRequest, ModelNotFound.
         """
         name = checked_name(body.id, "model")
         if name not in self._all and (self._router.is_taken(name) or name in ALIASES):
@@ -56,13 +56,13 @@ class Presets(Refreshed):
         origin = self._all.get(body.base)
         if origin is not None:
             body = body.over(origin.body)
-        return body.model_copy(update={"model": name, "name": None})
+        body = body.model_copy(update={"model": name, "name": None})
+        return _made(StoredPreset(name, body.stored()), body)
 
-    async def create(self, body: CreateBody) -> None:
+    async def create(self, made: Created) -> None:
         """Store what `checked` has returned. Raises StoreUnavailable, BadRequest."""
-        made = _made(StoredPreset(body.id, body.stored()), body)
         saved = await self._store.presets.save(made.stored)
-        self._show({**self._all, body.id: _made(saved, body)})
+        self._show({**self._all, saved.name: _made(saved, made.body)})
 
     async def delete(self, name: str) -> None:
         """Delete a created model. Raises ModelNotFound, StoreUnavailable."""

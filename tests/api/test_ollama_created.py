@@ -162,6 +162,9 @@ def test_one_that_is_made_of_a_created_one_inherits(client: ollama.Client, backe
         ({"messages": [{"role": "user", "content": "x", "images": ["x"]}]}, 400, "messages.0.images.0"),
         ({"messages": [{"role": "nobody", "content": "x"}]}, 400, "messages.0.role"),
         ({"system": "x" * 1_000_001}, 400, "characters"),
+        ({"parameters": {f"p{number}": number for number in range(70_000)}}, 400, "parameters"),
+        ({"parameters": {"p" * 1_000_001: 1}}, 400, "characters"),
+        ({"parameters": {"p": [[1] * 1_000] * 300}}, 400, "characters"),
     ],
 )
 def test_what_cannot_be_made_is_refused_in_ollamas_shape(

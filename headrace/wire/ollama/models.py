@@ -16,6 +16,7 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from headrace.errors import BadRequest
+from headrace.finite import size_up_to
 from headrace.types import Message, ModelCard, ModelInfo
 from headrace.wire.limits import MAX_MESSAGES, at_most
 from headrace.wire.models import rfc3339
@@ -27,7 +28,7 @@ FOR_EVER_S = 106_751 * 86_400  # as Ollama writes it: the longest duration of it
 
 NAME = re.compile(r"(?!.*\.\.)\w[\w./-]{0,127}(:[\w.-]{1,80})?", re.ASCII)
 MAX_LICENSES = 64
-MAX_CREATED = 1_000_000  # characters of system message, messages and licence together
+MAX_CREATED = 1_000_000  # characters of what describes a created model, as JSON
 
 
 class NameBody(RequestBody):
@@ -271,9 +272,10 @@ class CreateBody(NameBody):
     def stored(self) -> dict[str, Any]:
         """The body as it is stored. Raises BadRequest if it is too large."""
         found = {**_members(self), "from": self.base}
-        if sum(map(len, _texts(found))) > MAX_CREATED:
+        if size_up_to(found, MAX_CREATED) > MAX_CREATED:
             raise BadRequest(
-                f"system, messages and license have more than {MAX_CREATED} characters", param="body"
+                f"system, parameters, messages and license have more than {MAX_CREATED} characters",
+                param="body",
             )
         return found
 
@@ -305,14 +307,6 @@ def checked_name(name: str, param: str) -> str:
     if not NAME.fullmatch(name):
         raise BadRequest.at(param, f"{name[:100]!r} is no name: letters, digits and . _ - / : are")
     return name.removesuffix(LATEST)
-
-
-def _texts(value: object) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict | list):
-        for one in value.values() if isinstance(value, dict) else value:
-            yield from _texts(one)
 
 
 def shown_created(shown: Shown, body: CreateBody) -> Shown:
