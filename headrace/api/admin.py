@@ -36,6 +36,8 @@ USAGE_PARAMETERS = [
     {"name": "end_time", "in": "query", "schema": {"type": "integer"}, "description": "Default: now."},
     {"name": "api_key_id", "in": "query", "schema": {"type": "string"},
      "description": "Of one key; of others only for administrators."},
+    {"name": "page", "in": "query", "schema": {"type": "string"},
+     "description": "The `next_page` of the page before."},
 ]  # fmt: skip
 
 
@@ -63,7 +65,7 @@ async def retrieve_key(_: Admin, store: Stored, key_id: str) -> wire.KeyObject:
 async def update_key(
     http: Request, _: Admin, store: Stored, key_id: str, body: wire.KeyBody
 ) -> wire.KeyObject:
-    changed = await store.keys.update(wire.changed(await store.keys.get(key_id), body))
+    changed = await store.keys.update(key_id, lambda key: wire.changed(key, body))
     _forget(http)
     return wire.key(changed)
 
@@ -101,8 +103,8 @@ async def get_usage(http: Request, response: Response, caller: Caller, store: St
     meter: UsageMeter | None = http.app.state.usage
     if meter is not None:
         await meter.flush()
-    rows = await store.usage.rows(since=span.since, until=span.until, key=key)
-    return wire.usage_page(rows, names(http.app.state.config.server))
+    page = await store.usage.page(since=span.since, until=span.until, key=key)
+    return wire.usage_page(page, names(http.app.state.config.server))
 
 
 class ReplicaObject(TypedDict):

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import io
 import os
 import platform
 import signal
@@ -26,6 +27,8 @@ Command = Callable[[argparse.Namespace, config.Loaded], int]  # returns the exit
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as standard error does
     arguments = parsed(argv)
     try:
         loaded = config.load(flags=flags(arguments), environment=os.environ, file=arguments.config)
@@ -39,6 +42,9 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:  # `headrace list | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except UnicodeEncodeError:
+        print("headrace: an argument is no UTF-8", file=sys.stderr)
+        return FAILED
     except OSError as exc:  # a full disk, a folder that may not be written
         print(f"headrace: {one_line(str(exc))}", file=sys.stderr)
         return FAILED

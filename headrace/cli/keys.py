@@ -23,7 +23,7 @@ from headrace.wire.keys import KeyBody, changed
 from headrace.wire.parameters import parse
 
 if TYPE_CHECKING:
-    from headrace.store.keys import Keys
+    from headrace.store.keys import Keys, UsageCounts
 
 FAILED = 1
 PAGE = 100
@@ -73,7 +73,7 @@ def create(arguments: argparse.Namespace, loaded: Loaded) -> int:
             "limits": {name.replace("-", "_"): limit for name, limit in limits.items()},
             "may_hurry": arguments.may_hurry,
         }  # fmt: skip
-        checked = parse(KeyBody, json.dumps(body).encode())
+        checked = parse(KeyBody, json.dumps(body, ensure_ascii=False).encode())
         key = changed(StoredKey("", "", "", "", 0), checked)
         _show_secret(loaded.config, *on_database(loaded.config, lambda database: database.keys.create(key)))
 
@@ -162,9 +162,9 @@ def usage(arguments: argparse.Namespace, loaded: Loaded) -> int:
     from headrace.api.authentication import names  # loads FastAPI, which `--help` does not need
 
     until = int(time.time() // DAY_S) + 1
+    since = max(0, until - arguments.days)
     found = on_database(
-        loaded.config,
-        lambda database: database.usage.rows(since=until - arguments.days, until=until, key=arguments.key),
+        loaded.config, lambda database: all_usage(database.usage, since, until, arguments.key)
     )
     configured = names(loaded.config.server)
     rows = [replace(row, name=row.name or configured.get(row.key)) for row in found]
@@ -175,6 +175,17 @@ def usage(arguments: argparse.Namespace, loaded: Loaded) -> int:
         return 0
     print_table([USAGE_HEAD, *(_line(row) for row in rows)], right_from=3)
     return 0
+
+
+async def all_usage(usage: UsageCounts, since: int, until: int, key: str | None) -> list[UsageRow]:
+    """Every row of the days from `since` to before `until` (days since 1970), the newest first."""
+    found: list[UsageRow] = []
+    has_more = True
+    while has_more:
+        page = await usage.page(since=since, until=found[-1].day if found else until, key=key)
+        found += page.data
+        has_more = page.has_more
+    return found
 
 
 def _line(row: UsageRow) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ import json
 import re
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 
 from sqlalchemy import Connection, Insert, Row, delete, func, insert, select, update
@@ -88,13 +88,15 @@ class Keys:
 
         return await self._database.read(work)
 
-    async def update(self, key: StoredKey) -> StoredKey:
-        """Replace the settings of the key with this id: name, owner, expiry, models, limits, rights."""
+    async def update(self, id: str, change: Callable[[StoredKey], StoredKey]) -> StoredKey:
+        """Give the key the settings that `change` makes of its own: name, owner, expiry, models, limits,
+        rights. Changes at the same time follow each other, so that none undoes another.
+        """
 
         def work(c: Connection) -> StoredKey:
-            _row(c, key.id)
-            c.execute(update(keys).where(keys.c.id == key.id).values(**_values(key)))
-            return _to_record(_row(c, key.id))
+            values = _values(change(_to_record(_row(c, id, is_locked=True))))
+            c.execute(update(keys).where(keys.c.id == id).values(**values))
+            return _to_record(_row(c, id))
 
         return await self._database.write(work)
 
@@ -105,7 +107,7 @@ class Keys:
         secret = _new_secret()
 
         def work(c: Connection) -> StoredKey:
-            if _row(c, id).revoked_at is not None:
+            if _row(c, id, is_locked=True).revoked_at is not None:
                 raise BadRequest("A revoked key cannot be rotated: create another.", param="key_id")
             values = {"digest": digest_of(secret), "hint": _hint(secret)}
             c.execute(update(keys).where(keys.c.id == id).values(**values))
@@ -133,8 +135,10 @@ def _hint(secret: str) -> str:
     return f"{secret[:9]}…{secret[-4:]}"
 
 
-def _row(c: Connection, id: str) -> Row[tuple[object, ...]]:
-    row = c.execute(select(keys).where(keys.c.id == id)).first()
+def _row(c: Connection, id: str, *, is_locked: bool = False) -> Row[tuple[object, ...]]:
+    """The row of a key; locked, no other transaction changes it until this one ends."""
+    found = select(keys).where(keys.c.id == id)
+    row = c.execute(found.with_for_update() if is_locked else found).first()
     if row is None:
         raise KeyNotFound(f"No key with id '{id[:100]}' found.", param="key_id")
     return row
@@ -178,11 +182,11 @@ class UsageCounts:
 
         await self._database.write(work)
 
-    async def rows(
+    async def page(
         self, *, since: int, until: int, key: str | None = None, limit: int = 10_000
-    ) -> Sequence[UsageRow]:
+    ) -> Page[UsageRow]:
         """The rows of the days from `since` to before `until` (days since 1970), the newest first; of one
-        key, or of all.
+        key, or of all. A page has whole days: at least one, and others while they are `limit` rows at most.
         """
         named = usage.outerjoin(keys, keys.c.id == usage.c.key)
         statement = (
@@ -191,9 +195,17 @@ class UsageCounts:
         if key is not None:
             statement = statement.where(usage.c.key == key)
         statement = statement.order_by(usage.c.day.desc(), usage.c.key, usage.c.provider, usage.c.model)
-        return await self._database.read(
-            lambda c: [_to_usage(row) for row in c.execute(statement.limit(limit))]
-        )
+
+        def work(c: Connection) -> Page[UsageRow]:
+            rows = [_to_usage(row) for row in c.execute(statement.limit(limit + 1))]
+            if len(rows) <= limit:
+                return Page(rows, has_more=False)
+            newest, cut = rows[0].day, rows[-1].day
+            if newest == cut:
+                rows = [_to_usage(row) for row in c.execute(statement.where(usage.c.day == newest))]
+            return Page([row for row in rows if row.day > cut or row.day == newest], has_more=True)
+
+        return await self._database.read(work)
 
     async def spent(self, key: str) -> tuple[int, int]:
         """The tokens that a key has used in its whole life, and their cost in billionths."""

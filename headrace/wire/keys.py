@@ -2,33 +2,58 @@
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from itertools import groupby
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 from typing_extensions import TypedDict
 
 from headrace.callers import Limits
 from headrace.errors import BadRequest
-from headrace.store import StoredKey, UsageRow
+from headrace.store import Page, StoredKey, UsageRow
 from headrace.wire.limits import at_most, shown, whole
 from headrace.wire.pagination import Query
 from headrace.wire.parameters import RequestBody
 
 MAX_NAME, MAX_MODELS, MAX_TIME = 100, 100, 2**40
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+LEAST_COST = 1e-9  # costs are counted in billionths
 
 Count = Annotated[int, Field(ge=1, le=2**53)]
-# without control characters: databases refuse some, and terminals obey others
-Line = Annotated[str, Field(max_length=MAX_NAME, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
-Name = Annotated[Line, Field(min_length=1)]
+
+
+def _line(text: str) -> str:
+    """The text, without control characters: databases refuse some, and terminals obey others."""
+    if CONTROL.search(text):
+        raise PydanticCustomError("control_character", "it has a control character")
+    return text
+
+
+def _name(text: str) -> str:
+    if not any(sign.isprintable() and sign != " " for sign in text):
+        raise PydanticCustomError("invisible", "it has no character that can be seen")
+    return text
+
+
+def _model(text: str) -> str:
+    if "*" in text[:-1]:
+        raise PydanticCustomError("inner_star", "* stands only at the end, for all names that begin so")
+    return text
+
+
+Line = Annotated[str, Field(max_length=MAX_NAME), AfterValidator(_line)]
+Name = Annotated[Line, Field(min_length=1), AfterValidator(_name)]
+Model = Annotated[Name, AfterValidator(_model)]
 
 DAY_S = 86_400
 USUAL_DAYS, MAX_DAYS = 30, 400
 BILLION = 10**9
-USAGE_PARAMETERS = ("start_time", "end_time", "api_key_id")
+USAGE_PARAMETERS = ("start_time", "end_time", "api_key_id", "page")
 
 
 class AdminBody(RequestBody):
@@ -47,7 +72,7 @@ class LimitsBody(AdminBody):
     concurrent_requests: Count | None = None
     total_tokens: Annotated[Count | None, Field(description="For the key's whole life.")] = None
     total_cost: Annotated[
-        Annotated[float, Field(gt=0, le=1e9)] | None,
+        Annotated[float, Field(ge=LEAST_COST, le=1e9)] | None,
         Field(description="For the key's whole life, in the currency of the configured prices."),
     ] = None
 
@@ -58,7 +83,7 @@ class KeyBody(AdminBody):
     name: Name | None = None
     owner: Annotated[Line | None, Field(description="Whose it is: free text.")] = None
     models: Annotated[
-        Annotated[list[Name], at_most(MAX_MODELS)] | None,
+        Annotated[list[Model], at_most(MAX_MODELS)] | None,
         Field(description="The models that it may use; `NAME*`: all that begin so. Default: all."),
     ] = None
     expires_at: Annotated[
@@ -172,8 +197,8 @@ class UsageBucket(TypedDict):
 class UsagePage(TypedDict):
     object: Literal["page"]
     data: Annotated[list[UsageBucket], Field(description="Newest first; days without usage are left out.")]
-    has_more: Literal[False]
-    next_page: None
+    has_more: bool
+    next_page: Annotated[str | None, Field(description="Sent as `page`, it selects the days before these.")]
 
 
 def usage_span(query: Query) -> Span:
@@ -183,16 +208,20 @@ def usage_span(query: Query) -> Span:
     since = _day(members, "start_time", max(0, (until - USUAL_DAYS) * DAY_S))
     if until - since > MAX_DAYS:
         raise BadRequest(f"these are more than {MAX_DAYS} days", param="start_time")
+    if since > until:
+        raise BadRequest("it is after the end", param="start_time")
+    until = min(until, _day(members, "page", until * DAY_S))
     return Span(since, until, members.get("api_key_id"))
 
 
-def usage_page(rows: Sequence[UsageRow], names: Mapping[str, str]) -> UsagePage:
+def usage_page(page: Page[UsageRow], names: Mapping[str, str]) -> UsagePage:
     """`names`: those of the configuration's keys, by id."""
     buckets = [
         _usage_bucket(day, [_usage_result(row, names) for row in group])
-        for day, group in groupby(rows, key=lambda row: row.day)
+        for day, group in groupby(page.data, key=lambda row: row.day)
     ]
-    return {"object": "page", "data": buckets, "has_more": False, "next_page": None}
+    next_page = str(buckets[-1]["start_time"]) if page.has_more else None
+    return {"object": "page", "data": buckets, "has_more": page.has_more, "next_page": next_page}
 
 
 def _day(members: dict[str, str], name: str, default: int, *, is_end: bool = False) -> int:

@@ -106,7 +106,14 @@ def test_settings_are_changed_one_by_one_and_count_at_once(server: Served) -> No
         ({"name": "n", "limits": {"tokens_per_minute": 0}}, "limits.tokens_per_minute"),
         ({"name": "n", "limits": {"tokens_per_minut": 5}}, "limits.tokens_per_minut"),
         ({"name": "n", "limits": {"total_cost": -1}}, "limits.total_cost"),
+        ({"name": "n", "limits": {"total_cost": 1e-20}}, "limits.total_cost"),
         ({"name": "n", "expires_at": "tomorrow"}, "expires_at"),
+        ({"name": "   "}, "name"),
+        ({"name": "\u00a0\u200b\u202e"}, "name"),
+        ({"name": "a\nb"}, "name"),
+        ({"name": "n", "owner": "\x9b"}, "owner"),
+        ({"name": "n", "models": ["small", " "]}, "models.1"),
+        ({"name": "n", "models": ["*all"]}, "models.0"),
         ({"name": "n", "models": "m"}, "models"),
     ],
 )
@@ -143,6 +150,8 @@ def test_usage_is_by_key_model_and_day(server: Served) -> None:
     assert {str(result["api_key_id"]) for result in results(BOSS)} == {ann["id"], bob["id"]}
     assert len(results(BOSS, f"?api_key_id={bob['id']}")) == 1
     assert results(BOSS, "?end_time=86400") == []
+    assert results(BOSS, f"?page={int(time.time()) // 86400 * 86400}") == []
+    assert server.get("/v1/usage?start_time=200000&end_time=5", BOSS).json()["error"]["param"] == "start_time"
     refused = server.get(f"/v1/usage?api_key_id={bob['id']}", bearer(ann["value"]))
     assert (refused.status_code, refused.json()["error"]["code"]) == (403, "admin_key_required")
     assert server.get("/v1/usage?start_time=x", BOSS).json()["error"]["param"] == "start_time"

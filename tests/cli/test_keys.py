@@ -73,7 +73,11 @@ def test_a_key_from_the_terminal_opens_a_running_server_and_is_taken_back(tmp_pa
         (("keys", "create", "--name", "n", "--total-cost", "nan"), "cost"),
         (("keys", "create", "--name", "n", "--total-cost", "inf"), "cost"),
         (("keys", "create", "--name", "n", "--total-cost", "-1"), "cost"),
+        (("keys", "create", "--name", "n", "--total-cost", "1e-20"), "cost"),
+        (("keys", "create", "--name", "  "), "name"),
         (("keys", "create", "--name", "n", "--expires-in", "soon"), "12h, 30d or 8w"),
+        (("keys", "create", "--name", "\udcff"), "no UTF-8"),
+        (("keys", "revoke", "\udcff"), "no UTF-8"),
         (("keys", "revoke", "key_none"), "No key with id"),
         (("keys", "rotate", "key_none"), "No key with id"),
         (("usage", "--days", "0"), "positive whole number"),
@@ -89,6 +93,14 @@ def test_mistakes_are_named(tmp_path: Path, arguments: tuple[str, ...], said: st
     assert done.returncode != 0
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_terminal_without_unicode_shows_escapes(tmp_path: Path) -> None:
+    key, _ = made(tmp_path, "--owner", "Zoë")
+    data = {"XDG_DATA_HOME": str(tmp_path), "PYTHONIOENCODING": "ascii"}
+    listed = headrace("keys", "list", cwd=tmp_path, **data)
+    assert "Zo\\xeb" in listed.stdout, listed.stderr
+    assert key not in listed.stdout
 
 
 def metrics(requests: int, tokens: int, fast: int, slow: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from functools import partial
 
 import pytest
 from sqlalchemy import select, text
@@ -72,11 +73,38 @@ def test_lists_are_paged_newest_first(opened: Opened) -> None:
             assert first.has_more
             rest = await store.keys.page(limit=3, after=first.data[-1].id)
             assert ([key.name for key in rest.data], rest.has_more) == (["1", "0"], False)
-            changed = await store.keys.update(replace(made[0], name="new", limits=Limits()))
+            changed = await store.keys.update(
+                made[0].id, lambda key: replace(key, name="new", limits=Limits())
+            )
             assert await store.keys.get(made[0].id) == changed
             assert (changed.name, changed.limits.exist) == ("new", False)
 
     asyncio.run(run())
+
+
+def test_changes_at_the_same_time_do_not_undo_each_other(opened: Opened) -> None:
+    async def run() -> None:
+        async with opened() as one, opened() as other:
+            made, _ = await one.keys.create(KEY)
+            for number in range(10):
+                limits = Limits(tokens_per_minute=number)
+                changes: list[dict[str, object]] = [
+                    {"name": f"n{number}"},
+                    {"owner": f"o{number}"},
+                    {"limits": limits},
+                ]
+                await asyncio.gather(
+                    *(store.keys.update(made.id, partial(_changed, members))
+                      for store, members in zip((one, other, one), changes, strict=True))
+                )  # fmt: skip
+                found = await other.keys.get(made.id)
+                assert (found.name, found.owner, found.limits) == (f"n{number}", f"o{number}", limits)
+
+    asyncio.run(run())
+
+
+def _changed(members: dict[str, object], key: StoredKey) -> StoredKey:
+    return replace(key, **members)  # type: ignore[arg-type]
 
 
 def test_a_name_may_be_any_text(opened: Opened) -> None:
