@@ -8,17 +8,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
-from sqlalchemy import Connection, Row, Select, delete, select, update
+from sqlalchemy import Connection, Row, delete, select, update
 
-from headrace.errors import BadRequest, CompletionNotFound
+from headrace.errors import CompletionNotFound
 from headrace.finite import size_up_to
 from headrace.offload import SMALL
-from headrace.store.database import Database, computed
+from headrace.store.database import Database, computed, writes
 from headrace.store.hashing import to_json
 from headrace.store.items import append_items, insert_new
 from headrace.store.records import Json, Order, Page, StoredCompletion
 from headrace.store.retention import drop_heads
-from headrace.store.tables import completions, following
+from headrace.store.tables import completions, cursor_of, following
 
 ROWS_PER_SCAN = 200  # fetched at once, and filtered by metadata
 
@@ -72,7 +72,7 @@ class Completions:
         of a completion. Raises BadRequest (param `after`) if it does not exist.
         """
         pairs = (metadata or {}).items()
-        statement = select(completions).where(completions.c.owner == owner)
+        statement = of_owner = select(completions).where(completions.c.owner == owner)
         if model is not None:
             statement = statement.where(completions.c.model == model)
         for name, value in pairs:
@@ -80,11 +80,7 @@ class Completions:
             statement = statement.where(completions.c.metadata.contains(fragment, autoescape=True))
 
         def work(c: Connection) -> Page[StoredCompletion]:
-            cursor = None
-            if after is not None:
-                cursor = c.execute(_where(owner, after)).first()
-                if cursor is None:
-                    raise BadRequest(f"No chat completion with id '{after}' found.", param="after")
+            cursor = cursor_of(c, of_owner, completions, after, "chat completion")
             found: list[StoredCompletion] = []
             while len(found) <= limit:
                 rows = c.execute(following(statement, completions, cursor, order).limit(ROWS_PER_SCAN)).all()
@@ -97,32 +93,23 @@ class Completions:
 
         return await self._database.read(work)
 
-    async def update(self, owner: str, id: str, metadata: Mapping[str, str]) -> StoredCompletion:
+    @writes
+    def update(self, c: Connection, owner: str, id: str, metadata: Mapping[str, str]) -> StoredCompletion:
         """Replace the metadata."""
+        _row(c, owner, id)
+        statement = update(completions).where(completions.c.id == id)
+        c.execute(statement.values(metadata=to_json(dict(metadata))))
+        return _to_record(_row(c, owner, id))
 
-        def work(c: Connection) -> StoredCompletion:
-            _row(c, owner, id)
-            statement = update(completions).where(completions.c.id == id)
-            c.execute(statement.values(metadata=to_json(dict(metadata))))
-            return _to_record(_row(c, owner, id))
-
-        return await self._database.write(work)
-
-    async def delete(self, owner: str, id: str) -> None:
-        def work(c: Connection) -> None:
-            row = _row(c, owner, id)
-            c.execute(delete(completions).where(completions.c.id == id))
-            drop_heads(c, [row.head])
-
-        await self._database.write(work)
-
-
-def _where(owner: str, id: str) -> Select[tuple[object, ...]]:
-    return select(completions).where(completions.c.id == id, completions.c.owner == owner)
+    @writes
+    def delete(self, c: Connection, owner: str, id: str) -> None:
+        row = _row(c, owner, id)
+        c.execute(delete(completions).where(completions.c.id == id))
+        drop_heads(c, [row.head])
 
 
 def _row(c: Connection, owner: str, id: str) -> CompletionRow:
-    row = c.execute(_where(owner, id)).first()
+    row = c.execute(select(completions).where(completions.c.id == id, completions.c.owner == owner)).first()
     if row is None:
         raise CompletionNotFound(f"Chat completion with id '{id}' not found.")
     return row

@@ -28,14 +28,14 @@ from headrace.errors import (
     ItemNotFound,
     StoreUnavailable,
 )
-from headrace.store.database import Database
+from headrace.store.database import Database, reads, writes
 from headrace.store.hashing import AddressedItem, to_json
 from headrace.store.items import append_items, find_on_path, insert_new, items_between, to_item
 from headrace.store.processes import Processes
 from headrace.store.records import Chain, ConversationLock, Json, Order, Page, StoredConversation, StoredItem
 from headrace.store.retention import drop_heads
 from headrace.store.search import find_conversations, words_of
-from headrace.store.tables import conversations, following
+from headrace.store.tables import conversations, cursor_of, following
 
 ITEMS_PER_TRANSACTION = 500
 LOCKED = "Another process is currently operating on this conversation. Please retry in a few seconds."
@@ -119,61 +119,53 @@ class Conversations:
     async def get(self, owner: str, id: str) -> StoredConversation:
         return await self._database.read(lambda c: _to_record(_row(c, owner, id)))
 
-    async def page(
-        self, owner: str, *, limit: int, after: str | None = None, order: Order = "desc"
+    @reads
+    def page(
+        self, c: Connection, owner: str, *, limit: int, after: str | None = None, order: Order = "desc"
     ) -> Page[StoredConversation]:
         """A page of the owner's conversations. `after`: the id of one. Raises BadRequest (param `after`) if
         it does not exist.
         """
+        statement = select(conversations).where(conversations.c.owner == owner)
+        cursor = cursor_of(c, statement, conversations, after, "conversation")
+        rows = c.execute(following(statement, conversations, cursor, order).limit(limit + 1)).all()
+        return Page([_to_record(row) for row in rows[:limit]], has_more=len(rows) > limit)
 
-        def work(c: Connection) -> Page[StoredConversation]:
-            cursor = None
-            if after is not None:
-                cursor = c.execute(OF_OWNER, {"id": after, "owner": owner}).first()
-                if cursor is None:
-                    raise BadRequest(f"No conversation with id '{after}' found.", param="after")
-            statement = select(conversations).where(conversations.c.owner == owner).limit(limit + 1)
-            rows = c.execute(following(statement, conversations, cursor, order)).all()
-            return Page([_to_record(row) for row in rows[:limit]], has_more=len(rows) > limit)
-
-        return await self._database.read(work)
-
-    async def search(
-        self, owner: str, text: str, *, limit: int, after: str | None = None, order: Order = "desc"
+    @reads
+    def search(
+        self,
+        c: Connection,
+        owner: str,
+        text: str,
+        *,
+        limit: int,
+        after: str | None = None,
+        order: Order = "desc",
     ) -> Page[StoredConversation]:
         """The page of those that have all words of a text, in what was said or in the title that their
         metadata has, in whatever case. Raises BadRequest (param `after`) if it is none of them.
         """
+        rows = _rows(c, find_conversations(c, owner, words_of(text)))
+        rows.sort(key=lambda row: (row.added, row.id), reverse=order == "desc")
+        if after is not None:
+            place = next((place for place, row in enumerate(rows) if row.id == after), None)
+            if place is None:
+                raise BadRequest(f"No conversation with id '{after}' was found.", param="after")
+            rows = rows[place + 1 :]
+        return Page([_to_record(row) for row in rows[:limit]], has_more=len(rows) > limit)
 
-        def work(c: Connection) -> Page[StoredConversation]:
-            rows = _rows(c, find_conversations(c, owner, words_of(text)))
-            rows.sort(key=lambda row: (row.added, row.id), reverse=order == "desc")
-            if after is not None:
-                place = next((place for place, row in enumerate(rows) if row.id == after), None)
-                if place is None:
-                    raise BadRequest(f"No conversation with id '{after}' was found.", param="after")
-                rows = rows[place + 1 :]
-            return Page([_to_record(row) for row in rows[:limit]], has_more=len(rows) > limit)
-
-        return await self._database.read(work)
-
-    async def update(self, owner: str, id: str, metadata: Mapping[str, str]) -> StoredConversation:
+    @writes
+    def update(self, c: Connection, owner: str, id: str, metadata: Mapping[str, str]) -> StoredConversation:
         """Replace the metadata."""
+        _row(c, owner, id)
+        _change(c, id, metadata=to_json(dict(metadata)))
+        return _to_record(_row(c, owner, id))
 
-        def work(c: Connection) -> StoredConversation:
-            _row(c, owner, id)
-            _change(c, id, metadata=to_json(dict(metadata)))
-            return _to_record(_row(c, owner, id))
-
-        return await self._database.write(work)
-
-    async def delete(self, owner: str, id: str) -> None:
-        def work(c: Connection) -> None:
-            row = _row(c, owner, id)
-            c.execute(delete(conversations).where(conversations.c.id == id))
-            drop_heads(c, [row.head])
-
-        await self._database.write(work)
+    @writes
+    def delete(self, c: Connection, owner: str, id: str) -> None:
+        row = _row(c, owner, id)
+        c.execute(delete(conversations).where(conversations.c.id == id))
+        drop_heads(c, [row.head])
 
     async def append(self, owner: str, id: str, items: Sequence[Json]) -> list[StoredItem]:
         """Append items to a conversation that no turn has locked. Raises ConversationLocked (400)."""
@@ -191,16 +183,13 @@ class Conversations:
 
         return await self._database.write(work)
 
-    async def item(self, owner: str, id: str, item: str) -> StoredItem:
+    @reads
+    def item(self, c: Connection, owner: str, id: str, item: str) -> StoredItem:
         """One item of the conversation, by its id. Raises ItemNotFound."""
-
-        def work(c: Connection) -> StoredItem:
-            row = find_on_path(c, owner, _row(c, owner, id).head, item)
-            if row is None:
-                raise _no_item(item)
-            return to_item(row)
-
-        return await self._database.read(work)
+        row = find_on_path(c, owner, _row(c, owner, id).head, item)
+        if row is None:
+            raise _no_item(item)
+        return to_item(row)
 
     async def delete_item(self, owner: str, id: str, item: str) -> StoredConversation:
         """Take one item out, and append copies of its successors to its parent. Raises ItemNotFound,

@@ -10,9 +10,10 @@ import re
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from functools import wraps
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
 
 from sqlalchemy import URL, AdaptedConnection, Connection, make_url, text
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, ProgrammingError
@@ -36,6 +37,7 @@ REFUSED = ("28000", "28P01", "3D000", "42501")  # bad credentials or database na
 FILE = "headrace.db"
 
 T = TypeVar("T")
+P = ParamSpec("P")
 
 
 @dataclass(slots=True)
@@ -251,6 +253,39 @@ def _public_message(exc: Exception) -> str:
     message = str(origin).strip().splitlines()[0] if str(origin).strip() else type(origin).__name__
     # SQLAlchemy puts the class of the error before the message
     return PATHS.sub("(path)", message.rpartition(">: ")[2].removesuffix("."))
+
+
+class _Transactional(Protocol):
+    _database: Database
+
+
+Rows = TypeVar("Rows", bound=_Transactional)
+
+
+def reads(
+    work: Callable[Concatenate[Rows, Connection, P], T],
+) -> Callable[Concatenate[Rows, P], Coroutine[Any, Any, T]]:
+    """Decorate a method whose first argument is a connection: each call is a transaction that reads."""
+
+    @wraps(work)
+    async def run(self: Rows, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self._database.read(lambda c: work(self, c, *args, **kwargs))
+
+    return run
+
+
+def writes(
+    work: Callable[Concatenate[Rows, Connection, P], T],
+) -> Callable[Concatenate[Rows, P], Coroutine[Any, Any, T]]:
+    """Decorate a method whose first argument is a connection: each call is a transaction that writes. The
+    method may run more than once (see Database).
+    """
+
+    @wraps(work)
+    async def run(self: Rows, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self._database.write(lambda c: work(self, c, *args, **kwargs))
+
+    return run
 
 
 def computed(c: Connection, size: int, work: Callable[[], T]) -> T:

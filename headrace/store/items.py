@@ -21,7 +21,7 @@ from sqlalchemy.dialects import sqlite
 from headrace.errors import BadRequest, ItemNotFound
 from headrace.finite import size_up_to
 from headrace.offload import SMALL
-from headrace.store.database import Database, computed
+from headrace.store.database import Database, computed, reads
 from headrace.store.hashing import AddressedItem, Position, address_all, to_json
 from headrace.store.records import Json, Order, Page, StoredItem
 from headrace.store.tables import items, storable
@@ -93,41 +93,42 @@ class Items:
         """The last `limit` items (None: all) of the path to `head`, oldest first."""
         return await self._database.read(lambda c: path(c, owner, head, limit=limit))
 
-    async def window(
-        self, owner: str, head: str | None, limit: int
+    @reads
+    def window(
+        self, c: Connection, owner: str, head: str | None, limit: int
     ) -> tuple[list[StoredItem], list[StoredItem]]:
         """The last `limit` items of the path to `head`, preceded by the system and developer messages that
         lie before them: (messages, items), each oldest first.
         """
+        rows = _tail(c, owner, head, limit)
+        before = rows[0].parent if rows else None
+        systems = c.execute(SYSTEMS, {"head": before}).all() if before else []
+        return _to_items(c, systems), _to_items(c, rows)
 
-        def work(c: Connection) -> tuple[list[StoredItem], list[StoredItem]]:
-            rows = _tail(c, owner, head, limit)
-            before = rows[0].parent if rows else None
-            systems = c.execute(SYSTEMS, {"head": before}).all() if before else []
-            return _to_items(c, systems), _to_items(c, rows)
-
-        return await self._database.read(work)
-
-    async def page(
-        self, owner: str, head: str | None, *, limit: int, after: str | None = None, order: Order = "desc"
+    @reads
+    def page(
+        self,
+        c: Connection,
+        owner: str,
+        head: str | None,
+        *,
+        limit: int,
+        after: str | None = None,
+        order: Order = "desc",
     ) -> Page[StoredItem]:
         """A part of the path to `head`. `after`: an item's id. Raises BadRequest (param `after`) if the path
         does not have it.
         """
-
-        def work(c: Connection) -> Page[StoredItem]:
-            cursor = None if after is None else find_on_path(c, owner, head, after)
-            if after is not None and cursor is None:
-                raise BadRequest(f"No item with id '{after}' found.", param="after")
-            # Both orders walk back from a head. Newest first, the walk is the page itself, from the cursor's
-            # parent on; oldest first, it goes down to the cursor's depth, and the page is its other end.
-            if order == "desc":
-                rows = _tail(c, owner, head if cursor is None else cursor.parent, limit + 1)[::-1]
-            else:
-                rows = _slice(c, owner, head, 0 if cursor is None else cursor.depth + 1, limit + 1)
-            return Page(_to_items(c, rows[:limit]), has_more=len(rows) > limit)
-
-        return await self._database.read(work)
+        cursor = None if after is None else find_on_path(c, owner, head, after)
+        if after is not None and cursor is None:
+            raise BadRequest(f"No item with id '{after}' found.", param="after")
+        # Both orders walk back from a head. Newest first, the walk is the page itself, from the cursor's
+        # parent on; oldest first, it goes down to the cursor's depth, and the page is its other end.
+        if order == "desc":
+            rows = _tail(c, owner, head if cursor is None else cursor.parent, limit + 1)[::-1]
+        else:
+            rows = _slice(c, owner, head, 0 if cursor is None else cursor.depth + 1, limit + 1)
+        return Page(_to_items(c, rows[:limit]), has_more=len(rows) > limit)
 
     async def find(self, owner: str, ids: Sequence[str]) -> dict[str, StoredItem]:
         """Items by their ids, on any path: of several with one id the newest. Unknown ids are left out."""

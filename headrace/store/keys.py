@@ -20,9 +20,9 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from headrace.callers import Limits
 from headrace.errors import BadRequest, KeyNotFound
-from headrace.store.database import Database
+from headrace.store.database import Database, reads, writes
 from headrace.store.records import Order, Page, StoredKey, UsageRow
-from headrace.store.tables import following, keys, processes, usage, usage_batches
+from headrace.store.tables import cursor_of, following, keys, processes, usage, usage_batches
 
 SECRET = re.compile(r"sk-hr-[A-Za-z0-9_-]{43}")  # what a secret looks like; others are never looked up
 COUNTS = ("requests", "prompt_tokens", "completion_tokens", "cached_tokens", "cost")
@@ -72,33 +72,25 @@ class Keys:
 
         return await self._database.read(work)
 
-    async def page(self, *, limit: int, after: str | None = None, order: Order = "desc") -> Page[StoredKey]:
+    @reads
+    def page(
+        self, c: Connection, *, limit: int, after: str | None = None, order: Order = "desc"
+    ) -> Page[StoredKey]:
         """Keys by their time of creation, revoked ones included. Raises BadRequest (param `after`) if there
         is no such key.
         """
+        cursor = cursor_of(c, select(keys), keys, after, "key")
+        rows = c.execute(following(select(keys), keys, cursor, order).limit(limit + 1)).all()
+        return Page([_to_record(row) for row in rows[:limit]], has_more=len(rows) > limit)
 
-        def work(c: Connection) -> Page[StoredKey]:
-            cursor = None
-            if after is not None:
-                cursor = c.execute(select(keys).where(keys.c.id == after)).first()
-                if cursor is None:
-                    raise BadRequest(f"No key with id '{after}' found.", param="after")
-            rows = c.execute(following(select(keys), keys, cursor, order).limit(limit + 1)).all()
-            return Page([_to_record(row) for row in rows[:limit]], has_more=len(rows) > limit)
-
-        return await self._database.read(work)
-
-    async def update(self, id: str, change: Callable[[StoredKey], StoredKey]) -> StoredKey:
+    @writes
+    def update(self, c: Connection, id: str, change: Callable[[StoredKey], StoredKey]) -> StoredKey:
         """Give the key the settings that `change` makes of its own: name, owner, expiry, models, limits,
         rights. Changes at the same time follow each other, so that none undoes another.
         """
-
-        def work(c: Connection) -> StoredKey:
-            values = _values(change(_to_record(_row(c, id, is_locked=True))))
-            c.execute(update(keys).where(keys.c.id == id).values(**values))
-            return _to_record(_row(c, id))
-
-        return await self._database.write(work)
+        values = _values(change(_to_record(_row(c, id, is_locked=True))))
+        c.execute(update(keys).where(keys.c.id == id).values(**values))
+        return _to_record(_row(c, id))
 
     async def rotate(self, id: str) -> tuple[StoredKey, str]:
         """Give the key a new secret; the old one stops working. Returns the key with its secret. Raises
@@ -169,18 +161,15 @@ class UsageCounts:
     def __init__(self, database: Database, process: str) -> None:
         self._database, self._process = database, process
 
-    async def add(self, number: int, rows: Sequence[UsageRow]) -> None:
+    @writes
+    def add(self, c: Connection, number: int, rows: Sequence[UsageRow]) -> None:
         """Add a batch to what is counted, exactly once: numbers grow, and a batch that is repeated because
         its commit was in doubt is found to be counted. Raises StoreUnavailable: try the same batch again.
         """
-
-        def work(c: Connection) -> None:
-            if _is_counted(c, self._process, number):
-                return
-            for row in rows:
-                c.execute(_addition(row, c.dialect.name))
-
-        await self._database.write(work)
+        if _is_counted(c, self._process, number):
+            return
+        for row in rows:
+            c.execute(_addition(row, c.dialect.name))
 
     async def page(
         self, *, since: int, until: int, key: str | None = None, limit: int = 10_000

@@ -10,7 +10,7 @@ from dataclasses import asdict, replace
 from sqlalchemy import Connection, delete, func, insert, select
 
 from headrace.errors import BadRequest
-from headrace.store.database import Database
+from headrace.store.database import Database, reads
 from headrace.store.hashing import to_json
 from headrace.store.records import StoredPreset
 from headrace.store.tables import presets
@@ -22,12 +22,10 @@ class Presets:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def all(self) -> Sequence[StoredPreset]:
-        def work(c: Connection) -> list[StoredPreset]:
-            rows = c.execute(select(presets).order_by(presets.c.name)).all()
-            return [StoredPreset(**{**row._mapping, "body": json.loads(row.body)}) for row in rows]
-
-        return await self._database.read(work)
+    @reads
+    def all(self, c: Connection) -> Sequence[StoredPreset]:
+        rows = c.execute(select(presets).order_by(presets.c.name)).all()
+        return [StoredPreset(**{**row._mapping, "body": json.loads(row.body)}) for row in rows]
 
     async def save(self, preset: StoredPreset) -> StoredPreset:
         """Store a preset in place of the one of its name. Raises BadRequest if there are too many."""

@@ -13,7 +13,7 @@ from headrace.errors import ResponseNotFound
 from headrace.finite import size_up_to
 from headrace.offload import SMALL
 from headrace.store.conversations import row_of_lock, settle
-from headrace.store.database import Database, computed
+from headrace.store.database import Database, computed, reads, writes
 from headrace.store.hashing import to_json
 from headrace.store.items import append_items, insert_new, items_between
 from headrace.store.processes import RUNNING, Processes
@@ -38,8 +38,10 @@ class Responses:
     def __init__(self, database: Database, processes: Processes) -> None:
         self._database, self._processes = database, processes
 
-    async def save(
+    @writes
+    def save(
         self,
+        c: Connection,
         owner: str,
         response: StoredResponse,
         *,
@@ -54,20 +56,16 @@ class Responses:
         With `lock`, release it and, if `is_appended`, move the conversation's head to the output's. Returns
         the record with its heads set.
         """
-
-        def work(c: Connection) -> StoredResponse:
-            # Every transaction locks the conversation's row first; two that lock rows in different orders
-            # would deadlock.
-            conversation = row_of_lock(c, lock) if lock is not None else None
-            appended = append_items(c, owner, base, [*input, *output])
-            heads = [base, *(item.hash for item in appended)]
-            saved = replace(response, input_head=heads[len(input)], output_head=heads[-1])
-            self._put(c, owner, saved)
-            if lock is not None and conversation is not None:
-                settle(c, conversation, lock, saved.output_head if is_appended else None)
-            return saved
-
-        return await self._database.write(work)
+        # Every transaction locks the conversation's row first; two that lock rows in different orders
+        # would deadlock.
+        conversation = row_of_lock(c, lock) if lock is not None else None
+        appended = append_items(c, owner, base, [*input, *output])
+        heads = [base, *(item.hash for item in appended)]
+        saved = replace(response, input_head=heads[len(input)], output_head=heads[-1])
+        self._put(c, owner, saved)
+        if lock is not None and conversation is not None:
+            settle(c, conversation, lock, saved.output_head if is_appended else None)
+        return saved
 
     def _put(self, c: Connection, owner: str, response: StoredResponse) -> None:
         body = computed(c, size_up_to(response.body, SMALL), partial(to_json, dict(response.body)))
@@ -105,28 +103,22 @@ class Responses:
             lambda c: items_between(c, owner, response.input_head, response.output_head)
         )
 
-    async def delete(self, owner: str, id: str) -> None:
+    @writes
+    def delete(self, c: Connection, owner: str, id: str) -> None:
         """Delete the response. A running one is hidden and cancelled, and deleted once it has stopped."""
+        row = _row(c, owner, id)
+        if row.status in RUNNING:
+            c.execute(CHANGE, {"its_id": id, "is_deleted": True, "is_wanted": False})
+        else:
+            _delete(c, row)
 
-        def work(c: Connection) -> None:
-            row = _row(c, owner, id)
-            if row.status in RUNNING:
-                c.execute(CHANGE, {"its_id": id, "is_deleted": True, "is_wanted": False})
-            else:
-                _delete(c, row)
-
-        await self._database.write(work)
-
-    async def cancel(self, owner: str, id: str) -> StoredResponse:
+    @writes
+    def cancel(self, c: Connection, owner: str, id: str) -> StoredResponse:
         """Ask the process that runs it to stop, through `cancel_requested`. Finished ones do not change."""
-
-        def work(c: Connection) -> StoredResponse:
-            row = _row(c, owner, id)
-            if row.status in RUNNING:
-                c.execute(CHANGE, {"its_id": id, "is_wanted": False})
-            return _to_record(row)
-
-        return await self._database.write(work)
+        row = _row(c, owner, id)
+        if row.status in RUNNING:
+            c.execute(CHANGE, {"its_id": id, "is_wanted": False})
+        return _to_record(row)
 
     async def cancel_requested(self, ids: Sequence[str]) -> set[str]:
         """Which of these responses, running in this process, another process wants cancelled. Also those that
@@ -151,18 +143,15 @@ class Responses:
 
         await self._database.write(work)
 
-    async def events(self, owner: str, id: str, *, after: int = -1) -> list[str]:
+    @reads
+    def events(self, c: Connection, owner: str, id: str, *, after: int = -1) -> list[str]:
         """The events with a sequence_number greater than `after`, in order, as JSON."""
-
-        def work(c: Connection) -> list[str]:
-            _row(c, owner, id)
-            found, next_number = [], after + 1
-            for row in c.execute(EVENTS, {"id": id, "after": after}):
-                found += row.bodies[max(0, next_number - row.first) :]
-                next_number = max(next_number, row.first + len(row.bodies))
-            return found
-
-        return await self._database.read(work)
+        _row(c, owner, id)
+        found, next_number = [], after + 1
+        for row in c.execute(EVENTS, {"id": id, "after": after}):
+            found += row.bodies[max(0, next_number - row.first) :]
+            next_number = max(next_number, row.first + len(row.bodies))
+        return found
 
 
 def _row(c: Connection, owner: str, id: str, *, includes_deleted: bool = False) -> ResponseRow:

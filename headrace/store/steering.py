@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
 from headrace.errors import BadRequest, ProfileNotFound
-from headrace.store.database import Database
+from headrace.store.database import Database, reads, writes
 from headrace.store.hashing import to_json
 from headrace.store.records import StoredAttachment, StoredProfile
 from headrace.store.tables import attachments, defaults, profiles
@@ -35,72 +35,59 @@ class Steering:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def all(self) -> Profiles:
-        def work(c: Connection) -> Profiles:
-            found = [_profile(row) for row in c.execute(select(profiles).order_by(profiles.c.name))]
-            owners = {row.owner: row.profile for row in c.execute(select(defaults))}
-            return Profiles({profile.name: profile for profile in found}, owners)
+    @reads
+    def all(self, c: Connection) -> Profiles:
+        found = [_profile(row) for row in c.execute(select(profiles).order_by(profiles.c.name))]
+        owners = {row.owner: row.profile for row in c.execute(select(defaults))}
+        return Profiles({profile.name: profile for profile in found}, owners)
 
-        return await self._database.read(work)
-
-    async def save(self, profile: StoredProfile, *, is_new: bool) -> StoredProfile:
+    @writes
+    def save(self, c: Connection, profile: StoredProfile, *, is_new: bool) -> StoredProfile:
         """Create or change a profile. Raises BadRequest if a new one exists, or there are too many."""
         now = int(time.time())
 
-        def work(c: Connection) -> StoredProfile:
-            row = c.execute(select(profiles).where(profiles.c.name == profile.name)).first()
-            if is_new and row is not None and json.loads(row.body) != dict(profile.body):
-                raise BadRequest(f"there is a profile {profile.name!r}: change it with PUT", param="name")
-            if row is None and (c.scalar(select(func.count()).select_from(profiles)) or 0) >= MAX_PROFILES:
-                raise BadRequest(f"there are {MAX_PROFILES} profiles already", param="name")
-            saved = replace(profile, created_at=now if row is None else row.created_at, changed_at=now)
-            values = {**asdict(saved), "body": to_json(dict(saved.body))}
-            if row is None:
-                c.execute(insert(profiles).values(values))
-            else:
-                c.execute(update(profiles).where(profiles.c.name == saved.name).values(values))
-            return saved
+        row = c.execute(select(profiles).where(profiles.c.name == profile.name)).first()
+        if is_new and row is not None and json.loads(row.body) != dict(profile.body):
+            raise BadRequest(f"there is a profile {profile.name!r}: change it with PUT", param="name")
+        if row is None and (c.scalar(select(func.count()).select_from(profiles)) or 0) >= MAX_PROFILES:
+            raise BadRequest(f"there are {MAX_PROFILES} profiles already", param="name")
+        saved = replace(profile, created_at=now if row is None else row.created_at, changed_at=now)
+        values = {**asdict(saved), "body": to_json(dict(saved.body))}
+        if row is None:
+            c.execute(insert(profiles).values(values))
+        else:
+            c.execute(update(profiles).where(profiles.c.name == saved.name).values(values))
+        return saved
 
-        return await self._database.write(work)
+    @writes
+    def delete(self, c: Connection, name: str) -> None:
+        if not c.execute(delete(profiles).where(profiles.c.name == name)).rowcount:
+            raise ProfileNotFound(f"No steering profile with name '{name}' found.", param="name")
+        c.execute(delete(defaults).where(defaults.c.profile == name))
 
-    async def delete(self, name: str) -> None:
-        def work(c: Connection) -> None:
-            if not c.execute(delete(profiles).where(profiles.c.name == name)).rowcount:
-                raise ProfileNotFound(f"No steering profile with name '{name}' found.", param="name")
-            c.execute(delete(defaults).where(defaults.c.profile == name))
-
-        await self._database.write(work)
-
-    async def set_default(self, owner: str, profile: str | None) -> None:
+    @writes
+    def set_default(self, c: Connection, owner: str, profile: str | None) -> None:
         """Set the profile of an owner's requests, or EVERYONE's; None: none."""
+        c.execute(delete(defaults).where(defaults.c.owner == owner))
+        if profile is None:
+            return
+        if c.execute(select(profiles.c.name).where(profiles.c.name == profile)).first() is None:
+            raise ProfileNotFound(f"No steering profile with name '{profile}' found.", param="profile")
+        c.execute(insert(defaults).values(owner=owner, profile=profile))
 
-        def work(c: Connection) -> None:
-            c.execute(delete(defaults).where(defaults.c.owner == owner))
-            if profile is None:
-                return
-            if c.execute(select(profiles.c.name).where(profiles.c.name == profile)).first() is None:
-                raise ProfileNotFound(f"No steering profile with name '{profile}' found.", param="profile")
-            c.execute(insert(defaults).values(owner=owner, profile=profile))
+    @reads
+    def attachments(self, c: Connection) -> Sequence[StoredAttachment]:
+        rows = c.execute(select(attachments).order_by(attachments.c.id)).all()
+        return [
+            StoredAttachment(**{**row._mapping, "layers": tuple(json.loads(row.layers or "[]"))})
+            for row in rows
+        ]
 
-        await self._database.write(work)
-
-    async def attachments(self) -> Sequence[StoredAttachment]:
-        def work(c: Connection) -> list[StoredAttachment]:
-            rows = c.execute(select(attachments).order_by(attachments.c.id)).all()
-            return [
-                StoredAttachment(**{**row._mapping, "layers": tuple(json.loads(row.layers or "[]"))})
-                for row in rows
-            ]
-
-        return await self._database.read(work)
-
-    async def save_attachment(self, attachment: StoredAttachment) -> None:
-        def work(c: Connection) -> None:
-            _forget(c, attachment.model, attachment.id)
-            layers = json.dumps(attachment.layers)
-            c.execute(insert(attachments).values({**asdict(attachment), "layers": layers}))
-
-        await self._database.write(work)
+    @writes
+    def save_attachment(self, c: Connection, attachment: StoredAttachment) -> None:
+        _forget(c, attachment.model, attachment.id)
+        layers = json.dumps(attachment.layers)
+        c.execute(insert(attachments).values({**asdict(attachment), "layers": layers}))
 
     async def delete_attachment(self, model: str, id: str) -> None:
         await self._database.write(lambda c: _forget(c, model, id))

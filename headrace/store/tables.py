@@ -9,6 +9,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    Connection,
     Dialect,
     Integer,
     LargeBinary,
@@ -21,6 +22,7 @@ from sqlalchemy import (
     tuple_,
 )
 
+from headrace.errors import BadRequest
 from headrace.store.records import Order
 
 
@@ -235,6 +237,20 @@ presets = Table(
     Column("body", Text, nullable=False),
     Column("created_at", BigInteger, nullable=False),
 )
+
+
+def cursor_of(
+    c: Connection, statement: Select[tuple[object, ...]], table: Table, after: str | None, noun: str
+) -> Row[tuple[object, ...]] | None:
+    """The row of `statement` with the id `after`, which a page follows; None without one. Raises BadRequest
+    (param `after`) if it does not exist. `noun`: what the message calls a row.
+    """
+    if after is None:
+        return None
+    cursor = c.execute(statement.where(table.c.id == after)).first()
+    if cursor is None:
+        raise BadRequest(f"No {noun} with id '{after}' found.", param="after")
+    return cursor
 
 
 def following(
