@@ -98,7 +98,7 @@ async def _invalid(request: Request, exc: Exception) -> JSONResponse:
     assert isinstance(exc, RequestValidationError)
     first = exc.errors()[0]
     name = str(first["loc"][-1])
-    return refusal(BadRequest(f"{name}: {first['msg']}", param=name), request.scope)
+    return refusal(BadRequest.at(name, first["msg"]), request.scope)
 
 
 async def _frameworks(request: Request, exc: Exception) -> JSONResponse:

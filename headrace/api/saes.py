@@ -143,7 +143,7 @@ async def retrieve_feature(
     library = await library_of(http)
     last = SAES.info(library, id).num_features - 1
     if not 0 <= feature <= last:
-        raise BadRequest(f"feature: {id} has the features 0 to {last}", param="feature")
+        raise BadRequest.at("feature", f"{id} has the features 0 to {last}")
     query = dict(query_of(http, response, ("model", "lens")))
     found = await asyncio.to_thread(_feature, library, id, feature)
     if query.get("lens", "false").lower() in ("true", "1"):
@@ -169,7 +169,7 @@ def _token_features(library: ModelLibrary, id: str, token: str, count: int) -> T
     try:
         return token_features(library.capture(), sae.encoder, sae.decoder, token, count, _go_on)
     except ConfigError as exc:
-        raise BadRequest(f"token: {exc.message}", param="token") from exc
+        raise BadRequest.at("token", exc.message) from exc
 
 
 def _token_scores(library: ModelLibrary, id: str, feature: int) -> TokenScores:

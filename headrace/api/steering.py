@@ -159,7 +159,7 @@ async def validate(http: Request, caller: Caller, body: wire.ValidateBody) -> wi
         await asyncio.shield(generation.aclose())
     assert isinstance(first, Started)
     if first.receipt is None:
-        raise BadRequest("steering: it does nothing", param="steering")
+        raise BadRequest.at("steering", "it does nothing")
     return {
         "object": "steering.validation",
         "model": library.model,

@@ -72,7 +72,7 @@ def _train(library: ModelLibrary, body: wire.TrainBody) -> dict[int, Directions]
     capture = library.capture()
     layers = sorted(set(body.layers))
     if layers[-1] >= capture.num_layers:
-        raise BadRequest(f"layers: the model has the layers 0 to {capture.num_layers - 1}", param="layers")
+        raise BadRequest.at("layers", f"the model has the layers 0 to {capture.num_layers - 1}")
     sides: list[list[Mapping[int, Directions]]] = []
     left = MAX_TRAINED
     for name, texts in (("positive", body.positive), ("negative", body.negative)):
@@ -143,4 +143,4 @@ async def detach_vector(http: Request, _: Admin, store: Stored, id: str) -> wire
 def _check_free(library: ModelLibrary, id: str) -> None:
     """Raise BadRequest if a vector has this id."""
     if id in [*(info.id for info in library.saes()), *(info.id for info in library.vectors())]:
-        raise BadRequest(f"id: there is {id!r} already: set overwrite, or delete it", param="id")
+        raise BadRequest.at("id", f"there is {id!r} already: set overwrite, or delete it")

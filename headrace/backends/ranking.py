@@ -20,10 +20,10 @@ def check_repeated(request: RerankRequest) -> None:
     """Raise BadRequest if reading the query once for each document would take too long."""
     repeated = len(request.query) + len(request.instruction or "")
     if repeated * len(request.documents) > MAX_REPEATED:
-        raise BadRequest(
-            f"query: its {repeated} characters are read once for each of {len(request.documents)} "
+        raise BadRequest.at(
+            "query",
+            f"its {repeated} characters are read once for each of {len(request.documents)} "
             f"documents, which would be more than {MAX_REPEATED}",
-            param="query",
         )
 
 

@@ -56,7 +56,7 @@ class Child:
         self.name, self._process = command.name, process
         self.last_lines: list[str] = []
         written = process.stderr if command.is_quiet else None if command.is_ours else process.stdout
-        self._is_quiet = command.is_quiet
+        self.is_quiet = command.is_quiet
         self._reading = None if written is None else asyncio.create_task(self._read(written))
 
     @classmethod
@@ -144,7 +144,7 @@ class Child:
         text = line.decode(errors="replace").rstrip()
         if text:
             self.last_lines = [*self.last_lines, text][-LAST_LINES:]
-            if not self._is_quiet:
+            if not self.is_quiet:
                 log.info("%s: %s", self.name, text)
 
 

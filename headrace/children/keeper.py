@@ -1,5 +1,5 @@
-"""Keeps one child process running: when it ends by itself, or hangs, it is started again, after a pause that
-grows.
+"""Keeps one child process running: when it ends by itself, or hangs, it is started again, the first time at
+once, then after pauses that grow.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from headrace.offload import cancel_and_wait
 log = logging.getLogger(__name__)
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
-STABLE_S = 60.0  # after so long the next pause is the first one again
+STABLE_S = 60.0  # one that ends after so long is started again at once
 LOOK_S = 1.0  # how often a check looks whether the child hangs
 
 
@@ -33,8 +33,8 @@ R = TypeVar("R", bound=Running)
 
 class Keeper(Generic[R]):
     """`open` starts a child and waits until it is ready; `came` is called with each one that is ready, `left`
-    with the reason for which it no longer is. `hangs`: whether the running one has to be killed. `stop_s`:
-    how long it may take to finish what it does when it is stopped.
+    with the reason for which it no longer is, and the seconds until it is started again. `hangs`: whether the
+    running one has to be killed. `stop_s`: how long it may take to finish what it does when it is stopped.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Keeper(Generic[R]):
         open: Callable[[], Awaitable[R]],
         *,
         came: Callable[[R], None],
-        left: Callable[[str], None],
+        left: Callable[[str, float], None],
         hangs: Callable[[], bool] = lambda: False,
         stop_s: float = 30.0,
     ) -> None:
@@ -79,7 +79,7 @@ class Keeper(Generic[R]):
             await old.child.kill()
 
     async def _run(self, first: R | None) -> None:
-        pause_s = FIRST_PAUSE_S
+        pause_s = 0.0
         loop = asyncio.get_running_loop()
         self.running = first
         while True:
@@ -95,11 +95,11 @@ class Keeper(Generic[R]):
                 continue
             self.running = None
             if loop.time() - since > STABLE_S:
-                pause_s = FIRST_PAUSE_S
-            log.error("%s; it is started again in %g s", why, pause_s)
-            self._left(why)
+                pause_s = 0.0
+            log.error("%s; it is started again%s", why, f" in {pause_s:g} s" if pause_s else "")
+            self._left(why, pause_s)
             await asyncio.sleep(pause_s)
-            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+            pause_s = min(2 * pause_s or FIRST_PAUSE_S, LONGEST_PAUSE_S)
 
     async def _open_missing(self) -> None:
         """Start one, unless `replace` has meanwhile."""
@@ -119,7 +119,10 @@ class Keeper(Generic[R]):
                 if self._hangs():
                     await child.kill()
                     return f"{self.name} did not answer any more and was killed"
-            return None if self._replaced.is_set() else f"{self.name} ended (exit code {child.exit_code})"
+            if self._replaced.is_set():
+                return None
+            output = f": {await child.last_output()}" if child.is_quiet else ""
+            return f"{self.name} ended (exit code {child.exit_code}){output}"
         finally:
             for task in waiting:
                 task.cancel()

@@ -90,7 +90,7 @@ class Workers:
         stop_s = self._config.server.drain_seconds + END_S
         for name, worker in zip(names, first, strict=True):
             keeper = Keeper[Worker](
-                name, partial(self._open, name), came=lambda _: None, left=lambda _: None, stop_s=stop_s
+                name, partial(self._open, name), came=lambda _: None, left=lambda *_: None, stop_s=stop_s
             )
             keeper.start(worker)
             self._keepers.append(keeper)

@@ -331,10 +331,10 @@ def _check_tokens(plan: Plan, request: EmbedRequest) -> None:
     """Raise BadRequest if token ids of one embedding model would be read as those of another."""
     if plan.is_substitute and not all(isinstance(text, str) for text in request.inputs):
         answering = plan.targets[0].info.id
-        raise BadRequest(
-            f"input: {request.model} is answered by {answering} here, which has other token ids: send text "
+        raise BadRequest.at(
+            "input",
+            f"{request.model} is answered by {answering} here, which has other token ids: send text "
             "(LangChain: check_embedding_ctx_length=False)",
-            param="input",
         )
 
 

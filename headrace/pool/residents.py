@@ -123,7 +123,7 @@ class Residents:
             if victim is not None:
                 log.info("%s is unloaded to make room for %s", victim.id, entry.id)
                 await self.unload(victim)
-            elif not self._may_be_freed():
+            elif not any(entry.is_resident for entry in self._movable()):
                 raise ModelUnavailable(f"{entry.id}: the models in memory are pinned, locked or leased")
             else:
                 await self._changes.next(LOOK_S)
@@ -138,9 +138,6 @@ class Residents:
         """The model whose last request came longest ago, of those that may be unloaded."""
         found = (e for e in self._movable() if e.state == "loaded")
         return min(found, key=lambda e: e.used_at, default=None)
-
-    def _may_be_freed(self) -> bool:
-        return any(entry.is_resident for entry in self._movable())
 
     def _movable(self) -> Iterable[Entry]:
         now = self._now()

@@ -105,7 +105,7 @@ def fold(weights: Weights, info: SAEInfo) -> LoadedSAE:
     numbers that are too large for it.
     """
     with np.errstate(over="ignore", invalid="ignore"):
-        arrays = [_single(array) for array in _folded(weights)]
+        arrays = [np.ascontiguousarray(array, np.float32) for array in _folded(weights)]
     if not all(np.isfinite(array).all() for array in arrays):
         raise SteeringRefused(
             f"the SAE {info.id} has numbers that are too large", code="steering_file_refused", param="path"
@@ -183,10 +183,6 @@ def _boundary(z: Floats, k: int) -> Floats:
     largest = np.partition(z, z.shape[1] - k - 1, axis=1)  # for one place five times as fast as for two
     middle: Floats = ((largest[:, -k:].min(axis=1) + largest[:, -k - 1]) / 2).astype(np.float32)
     return middle
-
-
-def _single(array: NDArray[np.floating]) -> Floats:
-    return np.ascontiguousarray(array, np.float32)
 
 
 def _digest(arrays: list[Floats], weights: Weights) -> str:

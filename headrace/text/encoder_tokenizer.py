@@ -107,9 +107,7 @@ class EncoderTokenizer:
     def _checked(self, ids: tuple[int, ...], param: str, room: int | None) -> Ids:
         bad = next((id for id in ids if not 0 <= id < self.vocabulary), None)
         if bad is not None:
-            raise BadRequest(
-                f"{param}: {bad} is no token of this model, which has {self.vocabulary}", param=param
-            )
+            raise BadRequest.at(param, f"{bad} is no token of this model, which has {self.vocabulary}")
         fitting = ids if room is None else ids[-room:]
         if len(fitting) > self.max_tokens:
             raise self._too_long(len(fitting), param, is_estimate=False)

@@ -156,7 +156,7 @@ def conversation_of(body: ChatBody, header: str | None) -> str | None:
         sources = [f"the header {name}" if name == HEADER else name for name in (last, *others)]
         raise BadRequest(f"{' and '.join(sources)} differ", param=last)
     if (body.n or 1) > 1:
-        raise BadRequest("n: a conversation goes on with one answer, not several", param="n")
+        raise BadRequest.at("n", "a conversation goes on with one answer, not several")
     if body.continue_final_message:
         raise BadRequest(
             "continue_final_message and a conversation exclude each other", param="continue_final_message"
@@ -189,9 +189,8 @@ def _predicted(member: JsonObject) -> str:
     texts = [part.get("text") for part in parts if isinstance(part, dict) and part.get("type") == "text"]
     found = [text for text in texts if isinstance(text, str)]
     if member.get("type") != "content" or not parts or len(found) != len(parts):
-        raise BadRequest(
-            'prediction: give {"type": "content", "content": a text, or parts of type text}',
-            param="prediction",
+        raise BadRequest.at(
+            "prediction", 'give {"type": "content", "content": a text, or parts of type text}'
         )
     return "".join(found)
 

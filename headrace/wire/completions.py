@@ -117,7 +117,7 @@ def to_request(body: CompletionBody) -> GenerateRequest:
     requested = max_tokens(body)
     limit = requested if requested is not None or body.is_unlimited else DEFAULT_MAX_TOKENS
     if limit == 0 and not body.echo:
-        raise BadRequest("max_tokens: 0 is only allowed with echo: true", param="max_tokens")
+        raise BadRequest.at("max_tokens", "0 is only allowed with echo: true")
     if body.suffix and body.parse_special:
         raise BadRequest("parse_special and suffix exclude each other", param="parse_special")
     n, num_wanted = body.n or 1, _best_of(body)

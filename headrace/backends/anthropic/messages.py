@@ -204,7 +204,7 @@ def _source(param: str, media: Media) -> Block:
     else:
         data, media_type = media.data or "", media.media_type
     if media_type is None:
-        raise BadRequest(f"{param}: what kind of {media.kind} is it? It has no media type", param=param)
+        raise BadRequest.at(param, f"what kind of {media.kind} is it? It has no media type")
     media_type = _known_type(param, media.kind, media_type, data)
     if media.kind == "document" and media_type.startswith("text/"):
         return {"type": "text", "media_type": "text/plain", "data": _decoded(param, data)}
@@ -215,9 +215,8 @@ def _known_type(param: str, kind: str, media_type: str, data: str) -> str:
     """Anthropic's name for a media type. Raises BadRequest for an image type that it does not read."""
     plain = image_type(media_type, data if kind == "image" else "")
     if kind == "image" and plain not in IMAGE_TYPES:
-        raise BadRequest(
-            f"{param}: Anthropic reads images of the types {', '.join(IMAGE_TYPES)}, not {plain[:100]}",
-            param=param,
+        raise BadRequest.at(
+            param, f"Anthropic reads images of the types {', '.join(IMAGE_TYPES)}, not {plain[:100]}"
         )
     return plain
 

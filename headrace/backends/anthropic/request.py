@@ -50,7 +50,7 @@ def to_body(request: GenerateRequest, abilities: Abilities, writing: Writing | N
         system, turns = [], [{"role": "user", "content": system}]
         writing.ignored.append(ROLES)
     elif not turns:
-        raise BadRequest("messages: Anthropic needs a message that is not empty", param="messages")
+        raise BadRequest.at("messages", "Anthropic needs a message that is not empty")
     output = {**thoughts.pop("output_config", {}), **_format(request.format, writing)}
     optional = {
         "system": system or None,
@@ -78,14 +78,13 @@ def _max_tokens(requested: int | None, limit: int | None) -> int:
 
 def _refuse(sampling: Sampling, prompt: Conversation) -> None:
     if prompt.continue_final_message and prompt.messages[-1].role != "assistant":
-        raise UnsupportedParameter(
-            "continue_final_message: Anthropic continues messages of the assistant only",
-            param="continue_final_message",
+        raise UnsupportedParameter.at(
+            "continue_final_message", "Anthropic continues messages of the assistant only"
         )
     if sampling.temperature is not None and sampling.temperature > 1:
-        raise BadRequest("temperature: Anthropic takes 0 to 1", param="temperature")
+        raise BadRequest.at("temperature", "Anthropic takes 0 to 1")
     if not all(map(str.strip, sampling.stop)):
-        raise UnsupportedParameter("stop: Anthropic takes no white space alone", param="stop")
+        raise UnsupportedParameter.at("stop", "Anthropic takes no white space alone")
 
 
 def _thoughts(
@@ -176,9 +175,8 @@ def _format(format: Format | None, writing: Writing) -> dict[str, Any]:
     if format is None:
         return {}
     if format.kind != "json_schema" or not isinstance(format.value, dict):
-        raise UnsupportedParameter(
-            f"{format.param}: Anthropic takes a JSON schema with type object, and no other form",
-            param=format.param,
+        raise UnsupportedParameter.at(
+            format.param, "Anthropic takes a JSON schema with type object, and no other form"
         )
     schema = enforced(format.value, "response_format", writing.ignored)
     return {"format": {"type": "json_schema", "schema": schema}}

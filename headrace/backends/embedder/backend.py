@@ -84,9 +84,8 @@ class EmbedderBackend(EncoderBackend["Ids", "EncoderTokenizer"]):
             return prompts.get(self.embedding.default_prompt, "")
         if name not in prompts:
             known = ", ".join(prompts) or "none"
-            raise BadRequest(
-                f"prompt_name: {request.model} has no prompt {name[:100]!r}; it has {known}",
-                param="prompt_name",
+            raise BadRequest.at(
+                "prompt_name", f"{request.model} has no prompt {name[:100]!r}; it has {known}"
             )
         if any(not isinstance(text, str) for text in request.inputs):
             raise BadRequest("prompt_name is for texts; the input is token ids", param="prompt_name")

@@ -340,7 +340,7 @@ class EngineBackend(Backend):
     def _check_embedding(self, request: EmbedRequest) -> None:
         """Raise BadRequest for options that only embedding models have."""
         if request.prompt_name is not None:
-            raise BadRequest(f"prompt_name: {request.model} has no prompts of its own", param="prompt_name")
+            raise BadRequest.at("prompt_name", f"{request.model} has no prompts of its own")
         width = self.engine.runner.width
         if request.dimensions is not None and request.dimensions > width:
             raise BadRequest(

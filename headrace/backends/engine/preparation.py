@@ -323,7 +323,7 @@ def _repetition_window(request: GenerateRequest) -> int | None:
 
 
 def _unknown_token(token: int, vocabulary: int, param: str) -> BadRequest:
-    return BadRequest(f"{param}: {token} is no token of this model, which has {vocabulary}", param=param)
+    return BadRequest.at(param, f"{token} is no token of this model, which has {vocabulary}")
 
 
 def cost_of_request(request: GenerateRequest) -> int:

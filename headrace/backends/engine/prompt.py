@@ -132,7 +132,7 @@ class Prompts:
         size = self.tokenizer.vocabulary
         bad = next((id for id in ids if not 0 <= id < size), None)
         if bad is not None:
-            raise BadRequest(f"{param}: {bad} is no token of this model, which has {size}", param=param)
+            raise BadRequest.at(param, f"{bad} is no token of this model, which has {size}")
 
     def of_conversation(self, conversation: Conversation, room: Room) -> Prompt:
         rendered = self._rendered(conversation)

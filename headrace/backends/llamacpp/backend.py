@@ -14,12 +14,13 @@ from headrace.backend_types import Backend, EngineStats, with_ignored
 from headrace.backends.concurrency import Places, check_choices
 from headrace.backends.llamacpp.choices import ChoiceGroup, Open, run_choices, split_choices
 from headrace.backends.llamacpp.dialect import LlamaCppDialect, checked, shown, with_grammar
-from headrace.backends.llamacpp.process import Running, Settings
+from headrace.backends.llamacpp.process import STOP_S, Running, Settings
 from headrace.backends.openai.body import chat_body
 from headrace.backends.refusals import unreachable
 from headrace.backends.writing import Writing, size_of
-from headrace.errors import BadRequest, ContextTooLong, HeadraceError, ProviderError, ServerError, TextTooLong
-from headrace.offload import aside, cancel_and_wait, while_wanted
+from headrace.children.keeper import Keeper
+from headrace.errors import BadRequest, ContextTooLong, ProviderError, ServerError, TextTooLong
+from headrace.offload import aside, while_wanted
 from headrace.text.structured.formats import unenforced
 from headrace.types import (
     TEXT_ONLY,
@@ -35,9 +36,6 @@ from headrace.types import (
 )
 
 log = logging.getLogger(__name__)
-
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0  # before a process that ended soon is started again
-STABLE_S = 60.0  # one that ends after so long is started again at once
 
 
 class LlamaCppBackend(Backend):
@@ -75,13 +73,17 @@ class LlamaCppBackend(Backend):
         super().__init__(name)
         self._model, self._timeout_s = model or path.stem, timeout_s
         self._settings = Settings(path, context_length, num_slots, num_threads, chat_template)
-        self._running: Running | None = None
-        self._watching: asyncio.Task[None] | None = None
+        self._keeper = Keeper[Running](name, self._open, came=self._came, left=self._left, stop_s=STOP_S)
+        self._latest: Running | None = None  # the last process that was ready, and its clients
         self._longest_token, self._max_tokenize_bytes = longest_token, max_tokenize_bytes
         self._places = Places[ChoiceGroup](num_slots, max_queue, ChoiceGroup.begin)
         self._reuses_prompts, self._max_tokens_default = reuses_prompts, max_tokens_default
         self._own_template = own_template if chat_template is None else None
         self._refusal: str | None = None  # why conversations are refused: the template is broken
+
+    @property
+    def _running(self) -> Running | None:
+        return self._keeper.running
 
     @property
     def pid(self) -> int | None:
@@ -96,8 +98,9 @@ class LlamaCppBackend(Backend):
     async def start(self) -> None:
         """Start the process and wait until the model is loaded. Raises ModelError."""
         await asyncio.to_thread(self._check_template)
-        self._running = await self._run()
-        self._watching = asyncio.create_task(self._watch(self._running))
+        first = await self._open()
+        self._came(first)
+        self._keeper.start(first)
 
     def _check_template(self) -> None:
         """Replace a broken template, with which llama.cpp would not start, and refuse conversations."""
@@ -125,9 +128,9 @@ class LlamaCppBackend(Backend):
         return EngineStats(self._model, min(num_taken, num_slots), max(0, num_taken - num_slots))
 
     async def aclose(self) -> None:
-        await cancel_and_wait(self._watching)
-        if self._running is not None:
-            await self._running.aclose()
+        await self._keeper.aclose()
+        if self._latest is not None:
+            await self._latest.aclose()
 
     @asynccontextmanager
     async def generate(self, request: GenerateRequest) -> AsyncIterator[AsyncIterator[Event]]:
@@ -239,46 +242,23 @@ class LlamaCppBackend(Backend):
             raise unreachable("llama.cpp has ended, and is started again")
         return self._running
 
-    async def _run(self) -> Running:
-        running = await Running.open(
+    async def _open(self) -> Running:
+        """Start a process, once the clients of the last one are closed. Raises ModelError, ServerError."""
+        if self._latest is not None:
+            await self._latest.aclose()
+        return await Running.open(
             self._settings, timeout_s=self._timeout_s, reuses_prompts=self._reuses_prompts
         )
+
+    def _came(self, running: Running) -> None:
         created = int(self._settings.path.stat().st_mtime)
         self._models = [
             ModelInfo(self._model, self.name, created, running.context_length, None, modalities=TEXT_ONLY)
         ]
-        return running
+        self._latest, self.is_alive = running, True
 
-    async def _watch(self, running: Running) -> None:
-        """Start the process again whenever it has ended."""
-        loop = asyncio.get_running_loop()
-        pause_s = 0.0
-        while True:
-            since = loop.time()
-            code = await running.child.wait()
-            self._running = None
-            output = await running.child.last_output()
-            log.error("%s: llama.cpp ended with exit code %s: %s", self.name, code, output)
-            await running.aclose()
-            if loop.time() - since > STABLE_S:
-                pause_s = 0.0
-            running, pause_s = await self._again(pause_s)
-
-    async def _again(self, pause_s: float) -> tuple[Running, float]:
-        """Start a process, after a pause; another pause follows each attempt that fails. Returns the process,
-        and the pause before the next one.
-        """
-        while True:
-            self.is_alive = not pause_s
-            await asyncio.sleep(pause_s)
-            pause_s = min(LONGEST_PAUSE_S, 2 * pause_s or FIRST_PAUSE_S)
-            try:
-                self._running = await self._run()
-            except HeadraceError as exc:
-                log.error("%s: llama.cpp could not be started again: %s", self.name, exc.message)
-                continue
-            self.is_alive = True
-            return self._running, pause_s
+    def _left(self, why: str, pause_s: float) -> None:
+        self.is_alive = not pause_s
 
 
 def _num_bytes(prompt: Conversation | Texts | str) -> int:

@@ -80,20 +80,15 @@ class LlamaCppDialect(OpenAIBackend):
                 check_tool(tool, f"tools.{index}.function.parameters")
         if prompt.tools and not self.has_tools:
             # llama.cpp would leave them out silently, even with tool_choice "required"
-            raise UnsupportedParameter(
-                "tools: the model's chat template has no place for them", param="tools"
-            )
+            raise UnsupportedParameter.at("tools", "the model's chat template has no place for them")
         is_last_assistant = prompt.messages[-1].role == "assistant"
         if is_last_assistant and not prompt.continue_final_message:
-            raise UnsupportedParameter(
-                "messages: llama.cpp continues a last message of the assistant; request it with "
-                "continue_final_message",
-                param="messages",
+            raise UnsupportedParameter.at(
+                "messages",
+                "llama.cpp continues a last message of the assistant; request it with continue_final_message",
             )
         if prompt.continue_final_message and prompt.tools:
-            raise UnsupportedParameter(
-                "continue_final_message: not beside tools, with llama.cpp", param="continue_final_message"
-            )
+            raise UnsupportedParameter.at("continue_final_message", "not beside tools, with llama.cpp")
 
 
 def shown(delta: TextDelta, sampling: Sampling) -> TextDelta:
@@ -157,7 +152,7 @@ def check_tool(tool: Tool, param: str) -> None:
             unknown.append("required")
         if unknown:
             where = f"{path}.{unknown[0]}"
-            raise UnsupportedParameter(f"{where}: llama.cpp would not enforce it", param=where)
+            raise UnsupportedParameter.at(where, "llama.cpp would not enforce it")
         left += [(f"{path}.properties.{name}", part) for name, part in properties.items()]
         left += [
             (f"{path}.{name}", schema[name]) for name in ("items", "additionalProperties") if name in schema

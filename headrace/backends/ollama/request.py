@@ -45,7 +45,7 @@ def check(request: GenerateRequest) -> None:
 def _refuse(refused: Mapping[str, bool]) -> None:
     for param, is_refused in refused.items():
         if is_refused:
-            raise UnsupportedParameter(f"{param}: ollama cannot do that", param=param)
+            raise UnsupportedParameter.at(param, "ollama cannot do that")
 
 
 def bodies_of(
@@ -141,7 +141,7 @@ def _thinking(conversation: Conversation, thinks: bool | None) -> Body:
     if think is None or (thinks is False and think is False):
         return {}
     if thinks is False:
-        raise UnsupportedParameter(f"{param}: this model does not think", param=param)
+        raise UnsupportedParameter.at(param, "this model does not think")
     return {"think": think}
 
 
@@ -194,7 +194,7 @@ def _message(index: int, message: Message, names: Mapping[str, str], writing: Wr
 
 def _image(media: Media, param: str) -> str:
     if media.kind != "image":
-        raise UnsupportedParameter(f"{param}: ollama takes images only", param=param)
+        raise UnsupportedParameter.at(param, "ollama takes images only")
     if media.data is None:
-        raise UnsupportedParameter(f"{param}: ollama fetches no images; send it in base64", param=param)
+        raise UnsupportedParameter.at(param, "ollama fetches no images; send it in base64")
     return media.data

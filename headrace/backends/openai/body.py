@@ -71,7 +71,7 @@ def completion_body(request: GenerateRequest, prompt: Texts) -> Body:
     """Write the body of a text completion. Raises UnsupportedParameter."""
     prompts: list[Any] = [text if isinstance(text, str) else list(text) for text in prompt.prompts]
     if len({type(text) for text in prompts}) > 1:
-        raise UnsupportedParameter("prompt: a provider takes texts or tokens, not both", param="prompt")
+        raise UnsupportedParameter.at("prompt", "a provider takes texts or tokens, not both")
     optional = {"suffix": prompt.suffix, "echo": prompt.echo or None, "logprobs": request.sampling.logprobs}
     one_or_all = prompts[0] if len(prompts) == 1 else prompts
     return {**_common(request, "max_tokens"), "prompt": one_or_all, **without_none(optional)}
@@ -223,7 +223,7 @@ def _part(part: str | Media) -> Body:
         detail = {} if part.detail is None else {"detail": part.detail}
         return {"type": "image_url", "image_url": {"url": _url(part), **detail}}
     if part.data is None:
-        raise UnsupportedParameter("messages: a file has to be given as data", param="messages")
+        raise UnsupportedParameter.at("messages", "a file has to be given as data")
     return {"type": "file", "file": {"filename": part.name or "document", "file_data": _url(part)}}
 
 

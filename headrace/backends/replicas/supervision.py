@@ -97,7 +97,7 @@ class Supervision:
         replica.backend.is_starting = False
         replica.backend.refresh_now()
 
-    def _left(self, why: str) -> None:
+    def _left(self, why: str, pause_s: float) -> None:
         replica = self._replica
         replica.is_reachable, replica.is_starting, replica.trouble = False, True, why
         replica.reports(None)

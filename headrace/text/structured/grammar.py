@@ -168,9 +168,9 @@ class Grammars:
         first = matcher.deep_copy()
         mask = first.compute_bitmask() if not first.is_error() else b""  # fills caches that all copies share
         if first.is_error():
-            raise BadRequest(f"{param}: {readable(first.get_error())}", param=param)
+            raise BadRequest.at(param, readable(first.get_error()))
         if not any(mask):
-            raise BadRequest(f"{param}: no text satisfies it", param=param)
+            raise BadRequest.at(param, "no text satisfies it")
         return matcher
 
 
@@ -219,14 +219,14 @@ def lark_source(format: Format, allowed: frozenset[str] = ALL_NARROWINGS) -> str
         return f"start: %json {json_grammar(schema_of(format), param, allowed)}"
     if format.kind == "choice":
         if not isinstance(value, list | tuple) or not value or not all(isinstance(one, str) for one in value):
-            raise BadRequest(f"{param}: give a list of at least one string", param=param)
+            raise BadRequest.at(param, "give a list of at least one string")
         return _of_expression(_short("|".join(map(literal, value)), MAX_CHOICES, param))
     if not isinstance(value, str):
-        raise BadRequest(f"{param}: give a string", param=param)
+        raise BadRequest.at(param, "give a string")
     if format.kind == "regex":
         return _of_expression(_short(value, MAX_REGEX, param))
     if _short(value, MAX_LARK, param).count("\n") >= MAX_LINES:
-        raise BadRequest(f"{param}: more than {MAX_LINES} lines", param=param)
+        raise BadRequest.at(param, f"more than {MAX_LINES} lines")
     if _GBNF.search(value) and "%llguidance" not in value:
         return _as_lark(_short(value, MAX_GBNF, param), param)
     return _with_schemas(value, param, allowed)
@@ -242,12 +242,12 @@ def _as_lark(source: str, param: str) -> str:
     try:
         return gbnf_to_lark(source)
     except Exception as exc:  # it raises plain exceptions, and RecursionError
-        raise BadRequest(f"{param}: {str(exc)[:200]}", param=param) from exc
+        raise BadRequest.at(param, str(exc)[:200]) from exc
 
 
 def _short(source: str, limit: int, param: str) -> str:
     if len(source) > limit:
-        raise BadRequest(f"{param}: longer than {limit} characters", param=param)
+        raise BadRequest.at(param, f"longer than {limit} characters")
     return source
 
 
@@ -258,7 +258,7 @@ def _with_schemas(source: str, param: str, allowed: frozenset[str]) -> str:
         try:
             schema, end = json.JSONDecoder().raw_decode(source, found.end())
         except (ValueError, RecursionError) as exc:
-            raise BadRequest(f"{param}: what follows %json is no JSON: {exc}", param=param) from exc
+            raise BadRequest.at(param, f"what follows %json is no JSON: {exc}") from exc
         pieces += [source[position : found.end()], json_grammar(schema, param, allowed)]
         position = end
     return "".join([*pieces, source[position:]])

@@ -155,8 +155,8 @@ class UnsupportedSchema(BadRequest):
 
 
 def invalid(path: str, reason: str) -> InvalidSchema:
-    return InvalidSchema(f"{path}: {bounded(reason, MAX_REASON)}", param=path)
+    return InvalidSchema.at(path, bounded(reason, MAX_REASON))
 
 
 def unsupported(path: str, reason: str) -> UnsupportedSchema:
-    return UnsupportedSchema(f"{path}: {bounded(reason, MAX_REASON)}", param=path)
+    return UnsupportedSchema.at(path, bounded(reason, MAX_REASON))
