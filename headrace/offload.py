@@ -10,8 +10,9 @@ import asyncio
 import contextvars
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from functools import cache
 from typing import Any, TypeVar
@@ -66,6 +67,16 @@ async def cancel_and_wait(task: asyncio.Future[Any] | None) -> None:
     if task is not None:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+
+
+@asynccontextmanager
+async def background(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Run `work` beside the body, and end it with the body."""
+    task = asyncio.ensure_future(work)
+    try:
+        yield
+    finally:
+        await cancel_and_wait(task)
 
 
 @cache

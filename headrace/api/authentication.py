@@ -37,10 +37,10 @@ def first_headers(scope: Scope) -> dict[bytes, bytes]:
     """The first header of each name; the names are in lower case. Starlette's own headers search the whole
     list with several calls for each.
     """
-    found: dict[bytes, bytes] | None = scope.get(FIRST)
-    if found is None:
-        found = scope[FIRST] = dict(reversed(scope["headers"]))
-    return found
+    headers: dict[bytes, bytes] | None = scope.get(FIRST)
+    if headers is None:
+        headers = scope[FIRST] = dict(reversed(scope["headers"]))
+    return headers
 
 
 class Keys:
@@ -147,11 +147,11 @@ class StoredKeys:
         principal = Principal(
             key.id, flow=key.id, models=key.models, limits=key.limits, may_hurry=key.may_hurry, name=key.name
         )
-        found = self._known[digest] = _Known(key, principal, self._now())
+        fresh = self._known[digest] = _Known(key, principal, self._now())
         self._known.move_to_end(digest)
         if len(self._known) > MAX_KNOWN:
             self._known.popitem(last=False)
-        return found
+        return fresh
 
 
 async def authenticate(request: HTTPConnection) -> Principal:
@@ -183,22 +183,22 @@ def _configured(server: ServerConfig) -> Sequence[tuple[bytes, Principal]]:
     """The keys of the configuration with their owners. A key that is in both lists is an administrator's."""
     named = {key: (f"API key {number}", False) for number, key in enumerate(server.api_keys, 1)}
     named |= {key: (f"admin key {number}", True) for number, key in enumerate(server.admin_keys, 1)}
-    found = []
+    owners = []
     for key, (name, is_admin) in named.items():
         id = hashlib.sha256(key.encode()).hexdigest()[:16]
-        found.append((key.encode(), Principal(id, is_admin, flow=id, may_hurry=is_admin, name=name)))
-    return found
+        owners.append((key.encode(), Principal(id, is_admin, flow=id, may_hurry=is_admin, name=name)))
+    return owners
 
 
 def _flow(address: str) -> str:
     """The name of the callers at an IPv6 address."""
     try:
-        found = ip_address(address.partition("%")[0])
+        ip = ip_address(address.partition("%")[0])
     except ValueError:
         return address
-    if isinstance(found, IPv6Address) and found.ipv4_mapped is not None:  # on a socket of both families
-        return str(found.ipv4_mapped)
-    return str(ip_network((found, NETWORK), strict=False))
+    if isinstance(ip, IPv6Address) and ip.ipv4_mapped is not None:  # on a socket of both families
+        return str(ip.ipv4_mapped)
+    return str(ip_network((ip, NETWORK), strict=False))
 
 
 async def administrator(http: Request) -> Principal:

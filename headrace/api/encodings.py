@@ -36,31 +36,31 @@ async def decoded(raw: bytes, header: str | None, limit: int) -> bytes:
 
 def _encodings(header: str | None) -> list[str]:
     named = [name.strip().lower() for name in (header or "").split(",")]
-    found = [name.removeprefix("x-") for name in named if name not in ("", "identity")]
-    unknown = next((name for name in found if name not in DECODERS), None)
-    if unknown is not None or len(found) > MAX_ENCODINGS:
+    encodings = [name.removeprefix("x-") for name in named if name not in ("", "identity")]
+    unknown = next((name for name in encodings if name not in DECODERS), None)
+    if unknown is not None or len(encodings) > MAX_ENCODINGS:
         understood = ", ".join(DECODERS)
         raise UnsupportedMedia(
             f"Content-Encoding is {(header or '')[:100]!r}; understood are: {understood}",
             param="Content-Encoding",
             headers={"Accept-Encoding": understood},
         )
-    return found
+    return encodings
 
 
 def _decode(name: str, raw: bytes, limit: int) -> bytes:
-    found = bytearray()
+    content = bytearray()
     try:
         for piece in DECODERS[name](raw):
-            found += piece
-            if len(found) > limit:
+            content += piece
+            if len(content) > limit:
                 raise PayloadTooLarge(f"the body is larger than {limit} bytes, unpacked", param="body")
     except BROKEN as exc:
         raise BadRequest(
             f"the body is not encoded as Content-Encoding says ({name}), or not whole",
             param="Content-Encoding",
         ) from exc
-    return bytes(found)
+    return bytes(content)
 
 
 def _gzip(raw: bytes) -> Pieces:

@@ -41,32 +41,32 @@ async def library_of(http: Request, model: str | None = None) -> ModelLibrary:
         gateway.router.first(name)
     every = [info.id for backend in gateway.backends for info in backend.models()]
     able = next((id for id in ([name] if name is not None else every) if steering.can_steer(id)), None)
-    found = None if able is None else await _loaded(http, able)
-    if found is None:
+    library = None if able is None else await _loaded(http, able)
+    if library is None:
         named = "no model here" if name is None else f"the model {name[:100]!r}"
         raise SteeringRefused(
             f"{named} can be steered" if name is None else f"{named} cannot be steered",
             code="steering_unsupported",
             param="model",
         )
-    return found
+    return library
 
 
 async def _loaded(http: Request, model: str) -> ModelLibrary | None:
     target = http.app.state.gateway.router.first(model)
-    found: ModelLibrary | None = target.backend.library(target.info.id)
-    if found is None and isinstance(target.backend, Pool):
+    library: ModelLibrary | None = target.backend.library(target.info.id)
+    if library is None and isinstance(target.backend, Pool):
         async with in_time(http):
             await target.backend.load(target.info.id)
-        found = target.backend.library(target.info.id)
-    return found
+        library = target.backend.library(target.info.id)
+    return library
 
 
 def libraries(http: Request) -> list[ModelLibrary]:
     """The libraries of all models in memory that can be steered."""
     backends = http.app.state.gateway.backends
-    found = [backend.library(info.id) for backend in backends for info in backend.models()]
-    return [library for library in found if library is not None]
+    every = [backend.library(info.id) for backend in backends for info in backend.models()]
+    return [library for library in every if library is not None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +86,11 @@ class Files(Generic[Info, Written]):
         )
 
     def info(self, library: ModelLibrary, id: str) -> Info:
-        found: dict[str, Info] = {info.id: info for info in self.infos(library)}
-        if id not in found:
-            ids = ", ".join([*found][:20]) or "none"
+        infos: dict[str, Info] = {info.id: info for info in self.infos(library)}
+        if id not in infos:
+            ids = ", ".join([*infos][:20]) or "none"
             raise NotFound(f"There is no {self.name} {id[:64]!r} here; there are: {ids}.", param="id")
-        return found[id]
+        return infos[id]
 
     def written(self, library: ModelLibrary, id: str) -> Written:
         return self.write(self.info(library, id), library.model)

@@ -96,7 +96,7 @@ async def sae_statistics(
     library = await library_of(http)
     SAES.info(library, id)
     limit = limit_of(query_of(http, response, ("model", "limit")))
-    labels, found = library.sae(id).info.labels, library.statistics(id)
+    labels, statistics = library.sae(id).info.labels, library.statistics(id)
     return wire.whole_list(
         [
             {
@@ -104,9 +104,9 @@ async def sae_statistics(
                 "label": labels.get(entry.feature),
                 "statistics": wire.statistics(entry),
             }
-            for entry in found[:limit]
+            for entry in statistics[:limit]
         ],
-        has_more=len(found) > limit,
+        has_more=len(statistics) > limit,
     )
 
 
@@ -122,8 +122,8 @@ async def list_features(
     query = query_of(http, response, ("model", "limit", "q", "token"))
     limit, wanted, token = limit_of(query), dict(query).get("q", "").lower(), dict(query).get("token")
     if token is not None:
-        found = await _with_lens(http, partial(_token_features, library, id, token[:MAX_TOKEN], limit))
-        return wire.whole_list(_of_token(library, id, found), has_more=False)
+        features = await _with_lens(http, partial(_token_features, library, id, token[:MAX_TOKEN], limit))
+        return wire.whole_list(_of_token(library, id, features), has_more=False)
     seen = {entry.feature: entry for entry in library.statistics(id)}
     labels = library.sae(id).info.labels
     named = [feature for feature, label in labels.items() if wanted in label.lower()]
@@ -145,14 +145,14 @@ async def retrieve_feature(
     if not 0 <= feature <= last:
         raise BadRequest.at("feature", f"{id} has the features 0 to {last}")
     query = dict(query_of(http, response, ("model", "lens")))
-    found = await asyncio.to_thread(_feature, library, id, feature)
+    described = await asyncio.to_thread(_feature, library, id, feature)
     if query.get("lens", "false").lower() in ("true", "1"):
         scores = await _with_lens(http, partial(_token_scores, library, id, feature))
-        found["lens"] = {
+        described["lens"] = {
             "top": await _named(http, library, scores.top),
             "bottom": await _named(http, library, scores.bottom),
         }
-    return found
+    return described
 
 
 async def _with_lens(http: Request, work: Callable[[], T]) -> T:
@@ -182,21 +182,21 @@ def _go_on(label: str, done: int, total: int) -> None:
     check_wanted()
 
 
-def _of_token(library: ModelLibrary, id: str, found: TokenFeatures) -> list[wire.FeatureSummary]:
+def _of_token(library: ModelLibrary, id: str, features: TokenFeatures) -> list[wire.FeatureSummary]:
     """The features that write a token, then those that read it."""
     labels = library.sae(id).info.labels
     seen = {entry.feature: entry for entry in library.statistics(id)}
     summaries: dict[int, wire.FeatureSummary] = {}
-    for score in (*found.writers, *found.readers):
+    for score in (*features.writers, *features.readers):
         feature = score.feature
         summaries[feature] = {
             "feature": feature,
             "label": labels.get(feature),
             "statistics": wire.statistics(seen.get(feature)),
         }
-    for score in found.writers:
+    for score in features.writers:
         summaries[score.feature]["writes"] = score.score
-    for score in found.readers:
+    for score in features.readers:
         summaries[score.feature]["reads"] = score.score
     return list(summaries.values())
 

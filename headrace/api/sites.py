@@ -159,14 +159,14 @@ def authority(value: str) -> tuple[str | None, str]:
     """Split `HOST[:PORT]` into host and port. The host is in lower case, without the brackets of an IPv6
     address or a name's final dot, and None if it is not valid; the port is "" if there is none.
     """
-    found = AUTHORITY.fullmatch(value.strip(" \t").lower())
-    if found is None or int(found[2] or 0) > 65535:
+    match = AUTHORITY.fullmatch(value.strip(" \t").lower())
+    if match is None or int(match[2] or 0) > 65535:
         return None, ""
-    host = found[1]
+    host = match[1]
     if host.startswith("["):
         host = host[1:-1].partition("%")[0]
-        return (host if _address(host) is not None else None), found[2] or ""
-    return host.removesuffix(".") or None, found[2] or ""
+        return (host if _address(host) is not None else None), match[2] or ""
+    return host.removesuffix(".") or None, match[2] or ""
 
 
 def _is_same(origin: str, hosts: Sequence[str]) -> bool:
@@ -203,10 +203,10 @@ def both_families(networks: Iterable[str]) -> list[str]:
     """The networks, and how an IPv6 socket that also takes IPv4 writes them: `10.0.0.0/8` is
     `::ffff:10.0.0.0/104`, too.
     """
-    found = []
+    names = []
     for text in networks:
         network = ip_network(text)
-        found.append(str(network))
+        names.append(str(network))
         if isinstance(network, IPv4Network):
-            found.append(f"::ffff:{network.network_address}/{96 + network.prefixlen}")
-    return found
+            names.append(f"::ffff:{network.network_address}/{96 + network.prefixlen}")
+    return names

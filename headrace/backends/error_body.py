@@ -47,15 +47,15 @@ def error_body(raw: str) -> ErrorBody:
     behind it.
     """
     try:
-        found = _unpacked(parsed(_data_in(raw)), MAX_DEPTH)
+        body = _unpacked(parsed(_data_in(raw)), MAX_DEPTH)
     except (ValueError, RecursionError):
         return ErrorBody(_plain(raw))
-    levels = list(_levels(found))[::-1]
+    levels = list(_levels(body))[::-1]
 
     def innermost(name_in: Callable[[Object], str | None]) -> str | None:
         return next(filter(None, map(name_in, levels)), None)
 
-    message, type = _message(found, MAX_DEPTH), innermost(lambda level: _name(level.get("type")))
+    message, type = _message(body, MAX_DEPTH), innermost(lambda level: _name(level.get("type")))
     return ErrorBody(message[:MAX_MESSAGE], innermost(_code), type, innermost(_param), innermost(_pause))
 
 
@@ -112,24 +112,24 @@ def is_page(raw: str) -> bool:
     return PAGE.match(raw) is not None
 
 
-def _message(found: object, depth: int) -> str:
-    if isinstance(found, str):
-        return valid(found)
+def _message(value: object, depth: int) -> str:
+    if isinstance(value, str):
+        return valid(value)
     if not depth:
         return ""
-    if isinstance(found, list):
-        return "; ".join(filter(None, (_message(entry, depth - 1) for entry in found[:MAX_SEVERAL])))
-    if not isinstance(found, dict):
+    if isinstance(value, list):
+        return "; ".join(filter(None, (_message(entry, depth - 1) for entry in value[:MAX_SEVERAL])))
+    if not isinstance(value, dict):
         return ""
-    texts = {name: _member(name, found.get(name), depth - 1) for name in MESSAGES}
+    texts = {name: _member(name, value.get(name), depth - 1) for name in MESSAGES}
     text = next(filter(None, texts.values()), "")
-    more = [_message(an_object(found.get("metadata")).get("raw"), depth - 1)]  # a router's
-    if isinstance(found.get("error"), str):
+    more = [_message(an_object(value.get("metadata")).get("raw"), depth - 1)]  # a router's
+    if isinstance(value.get("error"), str):
         more[:0] = filter(None, (texts[name] for name in WORDS))
     quoted = next(filter(None, more), "")
     if quoted not in text:
         text = f"{text}: {quoted}" if text else quoted
-    location = ".".join(_steps(found)[:MAX_DEPTH])[:200]
+    location = ".".join(_steps(value)[:MAX_DEPTH])[:200]
     return f"{location}: {text}" if location and text else text
 
 
@@ -165,8 +165,8 @@ def _code(level: Object) -> str | None:
 def _pause(level: Object) -> str | None:
     """Google's RetryInfo, or the `retry_after` of others, in seconds."""
     details = [entry.get("retryDelay") for entry in objects(level.get("details"))]
-    found = next(filter(None, [*details, level.get("retry_after")]), None)
-    return str(found)[:20] if isinstance(found, str | int | float) else None
+    pause = next(filter(None, [*details, level.get("retry_after")]), None)
+    return str(pause)[:20] if isinstance(pause, str | int | float) else None
 
 
 def _param(level: Object) -> str | None:

@@ -23,15 +23,15 @@ LISTS, IDS = ("data", "models"), ("id", "name", "model")  # members with the lis
 RETRY_S = 30.0  # after a fetch that failed
 
 
-def listed(provider: str, found: object, member: str, *, id: str = "id") -> list[Object]:
+def listed(provider: str, body: object, member: str, *, id: str = "id") -> list[Object]:
     """Return the entries of a list of models that have an id, in the member `id`. Some providers send the
     list without the object around it, or ids alone, or other names, or null for a list without entries.
     Raises ProviderError if there is no list.
     """
-    entries: object = found or None
-    if isinstance(found, dict):
-        name = next((name for name in (member, *LISTS) if name in found), None)
-        entries = None if name is None else found[name] or []
+    entries: object = body or None
+    if isinstance(body, dict):
+        name = next((name for name in (member, *LISTS) if name in body), None)
+        entries = None if name is None else body[name] or []
     if isinstance(entries, list):
         by_name = ([entry for each in entries if (entry := _with_id(each, id, name))] for name in (id, *IDS))
         known = next(filter(None, by_name), [{id: word(each)} for each in entries if word(each)])
@@ -43,8 +43,8 @@ def listed(provider: str, found: object, member: str, *, id: str = "id") -> list
 def _with_id(entry: object, id: str, name: str) -> Object:
     """The entry with its id, which its member `name` has, in the member `id`; {} if it has none."""
     body = an_object(entry)
-    found = word(body.get(name))
-    return {**body, id: found} if found else {}
+    own_id = word(body.get(name))
+    return {**body, id: own_id} if own_id else {}
 
 
 def unix_seconds(time: object) -> int:
@@ -88,8 +88,8 @@ class Remote(Backend):
 
     async def refresh(self) -> None:
         """Fetch the list and replace the last one. Raises ServerError."""
-        found = await self.list_models()
-        listed = {info.id: info for info in found}
+        infos = await self.list_models()
+        listed = {info.id: info for info in infos}
         self._models = (
             [listed.get(id) or self.info(id) for id in self.allowed] if self.allowed else [*listed.values()]
         )

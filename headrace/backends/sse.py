@@ -40,17 +40,17 @@ class _Lines:
         if self._after_cr:
             piece = piece.removeprefix(b"\n")
         self._after_cr = piece.endswith(b"\r")
-        found = piece.splitlines()
-        rest = b"" if piece.endswith((b"\r", b"\n")) or not piece else found.pop()
-        if found and self._held:
-            found[0] = b"".join([*self._held, found[0]])
+        lines = piece.splitlines()
+        rest = b"" if piece.endswith((b"\r", b"\n")) or not piece else lines.pop()
+        if lines and self._held:
+            lines[0] = b"".join([*self._held, lines[0]])
             self._held, self._size = [], 0
         if rest:
             self._held.append(rest)
             self._size += len(rest)
             if self._size > MAX_LINE:
                 raise ProviderError("a provider sent an event without an end")
-        return [line.decode(errors="replace") for line in found]
+        return [line.decode(errors="replace") for line in lines]
 
     def end(self) -> list[str]:
         """Return the last line if it has no terminator."""
@@ -133,7 +133,7 @@ async def events(pieces: AsyncIterator[bytes]) -> AsyncGenerator[ServerSentEvent
 def events_in(raw: bytes) -> list[ServerSentEvent]:
     """Return the events of a whole body, as `events` yields them."""
     cutter, builder = _Lines(), _Events()
-    found = [builder.feed(line) for line in cutter.feed(raw)]
+    sents = [builder.feed(line) for line in cutter.feed(raw)]
     last = [builder.feed(line) for line in [*cutter.end(), ""]]
-    found += [replace(sent, is_last=True) for sent in last if sent is not None]
-    return [sent for sent in found if sent is not None]
+    sents += [replace(sent, is_last=True) for sent in last if sent is not None]
+    return [sent for sent in sents if sent is not None]

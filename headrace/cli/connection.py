@@ -63,9 +63,7 @@ def connect(arguments: argparse.Namespace, config: Config, url: str | None = Non
     server = config.server
     url = url or arguments.url
     if url is None:
-        host = HERE.get(server.host, server.host)
-        scheme = "https" if server.tls_certificate else "http"
-        url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{server.port}"
+        url = server.url_at(HERE.get(server.host, server.host), server.port)
     key = arguments.key or next(iter((*server.admin_keys, *server.api_keys)), "")
     return Connection(url.rstrip("/").removesuffix("/v1"), key)
 

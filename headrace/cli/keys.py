@@ -105,13 +105,13 @@ def list_keys(arguments: argparse.Namespace, loaded: Loaded) -> int:
 
 async def all_keys(keys: Keys) -> list[StoredKey]:
     """Every key, the newest first."""
-    found: list[StoredKey] = []
+    every: list[StoredKey] = []
     has_more = True
     while has_more:
-        page = await keys.page(limit=PAGE, after=found[-1].id if found else None)
-        found += page.data
+        page = await keys.page(limit=PAGE, after=every[-1].id if every else None)
+        every += page.data
         has_more = page.has_more
-    return found
+    return every
 
 
 def _row(key: StoredKey) -> tuple[str, ...]:
@@ -151,10 +151,10 @@ def _reported(work: Callable[[], None]) -> int:
 
 def _duration(text: str) -> int:
     """Seconds."""
-    found = re.fullmatch(r"([1-9][0-9]{0,5})([hdw])", text)
-    if found is None:
+    match = re.fullmatch(r"([1-9][0-9]{0,5})([hdw])", text)
+    if match is None:
         raise argparse.ArgumentTypeError(f"{text!r} is no time: write 12h, 30d or 8w")
-    return int(found[1]) * UNITS[found[2]]
+    return int(match[1]) * UNITS[match[2]]
 
 
 def usage(arguments: argparse.Namespace, loaded: Loaded) -> int:
@@ -163,11 +163,11 @@ def usage(arguments: argparse.Namespace, loaded: Loaded) -> int:
 
     until = int(time.time() // DAY_S) + 1
     since = max(0, until - arguments.days)
-    found = on_database(
+    usage_rows = on_database(
         loaded.config, lambda database: all_usage(database.usage, since, until, arguments.key)
     )
     configured = names(loaded.config.server)
-    rows = [replace(row, name=row.name or configured.get(row.key)) for row in found]
+    rows = [replace(row, name=row.name or configured.get(row.key)) for row in usage_rows]
     if arguments.json:
         print(
             json.dumps([{**asdict(row), "day": _date(row.day), "cost": row.cost / BILLION} for row in rows])

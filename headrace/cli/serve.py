@@ -25,6 +25,7 @@ from headrace import __version__, local, logs
 from headrace.api.authentication import ParentKeys
 from headrace.app import create_app
 from headrace.assembly import build_backends, build_served
+from headrace.cli.terminal import print_providers
 from headrace.config import Config, ServerConfig
 from headrace.errors import ConfigError
 from headrace.free_memory import limit_free_memory
@@ -269,9 +270,7 @@ def _loop_factory() -> Any:
 
 
 def _announce(app: FastAPI, config: Config, models: list[Model | GGUFModel], listener: socket.socket) -> None:
-    host, port = listener.getsockname()[:2]
-    shown = f"[{host}]" if ":" in host else host
-    url = f"http{'s' if config.server.tls_certificate else ''}://{shown}:{port}"
+    url = config.server.url_at(*listener.getsockname()[:2])
     print(f"\nHeadrace {__version__}\n  url     {url}/v1  (documentation: {url}/docs)")
     for entry in app.state.pool.entries.values() if app.state.pool is not None else ():
         _announce_model(entry)
@@ -281,9 +280,7 @@ def _announce(app: FastAPI, config: Config, models: list[Model | GGUFModel], lis
         if app.state.pool is None and not isinstance(model, GGUFModel) and model.embedding is not None:
             embedding = model.embedding.limited(config.engine.max_model_len)
             _announce_encoder(model, embedding, embedding.max_tokens)
-    for name, provider in config.providers.items():
-        at = ", ".join(provider.replicas) or provider.base_url
-        print(f"  remote  {name} ({provider.kind}{f' at {at}' if at else ''})")
+    print_providers(config)
     for name, route in config.routes.items():
         print(f"  route   {name} → {', '.join(target.target for target in route.targets)}")
     if config.models.embedding == "auto" and all(model.name != DEFAULT_EMBEDDER for model in models):

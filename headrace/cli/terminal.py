@@ -1,4 +1,4 @@
-"""Writes to the terminal: rows of text in columns, and a progress bar."""
+"""Writes to the terminal: rows of text in columns, a progress bar, the providers that a server has."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import TextIO
 
+from headrace.config import Config
 from headrace.logs import one_line
 
 WIDTH = 30
@@ -61,3 +62,10 @@ class ProgressBar:
         is_large = self._is_bytes and total > 10_000
         amount = f"{done / 1e6:.1f} of {total / 1e6:.1f} MB" if is_large else f"{done} of {total}"
         return f"{label} [{'#' * filled}{'.' * (WIDTH - filled)}] {100 * done // total:3d} %  {amount}"
+
+
+def print_providers(config: Config) -> None:
+    """The lines about providers that a server prints when it starts."""
+    for name, provider in config.providers.items():
+        at = ", ".join(provider.replicas) or provider.base_url
+        print(f"  remote  {name} ({provider.kind}{f' at {at}' if at else ''})")

@@ -19,6 +19,7 @@ from functools import partial
 from headrace import __version__, logs
 from headrace.children.child import Child, ours
 from headrace.children.keeper import Keeper
+from headrace.cli.terminal import print_providers
 from headrace.config import Config
 from headrace.errors import ConfigError, HeadraceError
 from headrace.offload import cancel_and_wait
@@ -163,13 +164,9 @@ class Workers:
             log.info("SIGHUP: all workers are replaced")
 
     def _announce(self) -> None:
-        host, port = self._listener.getsockname()[:2]
-        scheme = "https" if self._config.server.tls_certificate else "http"
-        url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+        url = self._config.server.url_at(*self._listener.getsockname()[:2])
         print(f"\nHeadrace {__version__}\n  url     {url}/v1  (documentation: {url}/docs)")
         print(f"  workers {len(self._keepers)}")
-        for name, provider in self._config.providers.items():
-            at = ", ".join(provider.replicas) or provider.base_url
-            print(f"  remote  {name} ({provider.kind}{f' at {at}' if at else ''})")
+        print_providers(self._config)
         key = " -H 'Authorization: Bearer KEY'" if self._config.server.needs_key else ""
         print(f"  try     curl {url}/v1/models{key}\n", flush=True)

@@ -177,3 +177,7 @@ class ServerConfig(Section):
     def takes_stored_keys(self) -> bool:
         """Whether the keys in the store (`headrace keys`) are accepted."""
         return bool(self.admin_keys or self.require_auth)
+
+    def url_at(self, host: str, port: int) -> str:
+        """The server's address, without a path."""
+        return f"http{'s' if self.tls_certificate else ''}://{f'[{host}]' if ':' in host else host}:{port}"

@@ -47,7 +47,7 @@ Table = TypeVar("Table", bound=Section)
 
 def providers(tables: Mapping[str, object], source: Source) -> dict[str, ProviderConfig]:
     """Read [providers.NAME] and resolve their keys. Raises ConfigError."""
-    found = {}
+    providers_by_name = {}
     for name, members in tables.items():
         if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name):
             raise ConfigError(
@@ -57,20 +57,20 @@ def providers(tables: Mapping[str, object], source: Source) -> dict[str, Provide
             raise ConfigError(f"{source.name}: [providers.{name}]: this name is taken; choose another")
         provider = _table(f"providers.{name}", ProviderConfig, members, source)
         _check_path(f"providers.{name}", provider, source)
-        found[name] = _with_secrets(f"providers.{name}", provider, source)
-    return found
+        providers_by_name[name] = _with_secrets(f"providers.{name}", provider, source)
+    return providers_by_name
 
 
 def routes(
     tables: Mapping[str, object], source: Source, providers: Mapping[str, ProviderConfig]
 ) -> dict[str, RouteConfig]:
     """Read [routes.NAME]. Raises ConfigError."""
-    found = {}
+    routes_by_name = {}
     for name, members in tables.items():
         if not re.fullmatch(r"[^\s:]+", name):
             raise ConfigError(f"{source.name}: [routes.{name}]: a route's name has no spaces and no colons")
-        found[name] = _table(f"routes.{name}", RouteConfig, members, source)
-        for index, target in enumerate(found[name].targets):
+        routes_by_name[name] = _table(f"routes.{name}", RouteConfig, members, source)
+        for index, target in enumerate(routes_by_name[name].targets):
             provider, colon, _ = target.target.partition(":")
             if colon and provider not in providers and provider != LOCAL:
                 known = near(provider, [*providers, LOCAL])
@@ -78,7 +78,7 @@ def routes(
                     f"routes.{name}.targets.{index} = {target.target!r} ({source.name}): "
                     f"there is no provider {provider!r}{known}"
                 )
-    return found
+    return routes_by_name
 
 
 def prices(tables: Mapping[str, object], source: Source) -> dict[str, PriceConfig]:
@@ -155,23 +155,23 @@ def _with_secrets(key: str, provider: ProviderConfig, source: Source) -> Provide
 def from_environment(environment: Mapping[str, str]) -> dict[str, tuple[ProviderConfig, str]]:
     """Providers by name, each with the variable that configures it. Raises ConfigError."""
     variables = {name: text for name in VARIABLES if (text := environment.get(name, "").strip())}
-    found: dict[str, tuple[ProviderConfig, str]] = {}
+    providers_by_name: dict[str, tuple[ProviderConfig, str]] = {}
     if "ANTHROPIC_API_KEY" in variables:
         name = "ANTHROPIC_BASE_URL"
         url = _checked(name, variables[name]) if name in variables else None
         provider = ProviderConfig(kind="anthropic", api_key=variables["ANTHROPIC_API_KEY"], base_url=url)
-        found["anthropic"] = (provider, "environment ANTHROPIC_API_KEY")
+        providers_by_name["anthropic"] = (provider, "environment ANTHROPIC_API_KEY")
     if "CEREBRAS_API_KEY" in variables:
         url = _cerebras_url(variables)
         provider = ProviderConfig(kind="cerebras", api_key=variables["CEREBRAS_API_KEY"], base_url=url)
-        found["cerebras"] = (provider, "environment CEREBRAS_API_KEY")
+        providers_by_name["cerebras"] = (provider, "environment CEREBRAS_API_KEY")
     hosts = {name: _ollama_url(name, variables[name]) for name in OLLAMA_NAMES if name in variables}
     if len(set(hosts.values())) > 1:
         pairs = ", ".join(f"{name} = {variables[name]!r}" for name in hosts)
         raise ConfigError(f"providers.ollama.base_url has two values in the environment: {pairs}; keep one")
     for name, url in hosts.items():
-        found["ollama"] = (ProviderConfig(kind="ollama", base_url=url), f"environment {name}")
-    return found
+        providers_by_name["ollama"] = (ProviderConfig(kind="ollama", base_url=url), f"environment {name}")
+    return providers_by_name
 
 
 def _cerebras_url(variables: Mapping[str, str]) -> str | None:

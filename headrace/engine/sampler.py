@@ -219,12 +219,12 @@ def _heaviest(weights: Floats, least: np.float32, count: int) -> Tokens:
     """The ids, ascending, of the `count` heaviest tokens. `least` is the weight of the lightest of them;
     among those that weigh as much, lower ids are kept.
     """
-    found = np.flatnonzero(weights >= least)
-    surplus = len(found) - count
+    tokens = np.flatnonzero(weights >= least)
+    surplus = len(tokens) - count
     if surplus > 0:
-        lightest = np.flatnonzero(weights[found] == least)
-        found = np.delete(found, lightest[len(lightest) - surplus :])
-    return found
+        lightest = np.flatnonzero(weights[tokens] == least)
+        tokens = np.delete(tokens, lightest[len(lightest) - surplus :])
+    return tokens
 
 
 class Drawing:

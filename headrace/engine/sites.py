@@ -35,16 +35,16 @@ def find_layers(model: ov.Model, head: ov.Node) -> list[ov.Output]:
 
     `head`: the language-model head's product. From its input, the sums are followed backwards.
     """
-    found = [_last_sum(head.input_value(0))]
+    sums = [_last_sum(head.input_value(0))]
     while True:
-        before = _summand(found[-1].get_node())
-        found.append(before)
+        before = _summand(sums[-1].get_node())
+        sums.append(before)
         if not _is_sum(before.get_node()):
             break
-    found.reverse()
-    if len(found) % 2 == 0:
-        raise ModelError(f"the graph has {len(found) - 1} residual additions: its layers are not known")
-    return found[::2]
+    sums.reverse()
+    if len(sums) % 2 == 0:
+        raise ModelError(f"the graph has {len(sums) - 1} residual additions: its layers are not known")
+    return sums[::2]
 
 
 def _last_sum(value: ov.Output) -> ov.Output:
@@ -253,9 +253,9 @@ class SiteInputs:
     def changes(self, edits: LayerEdits, rows: NDArray[np.int64]) -> Iterator[tuple[str, Array]]:
         """(input, value) of each that must be set for these edits, and for reading these rows."""
         for group in GROUPS:
-            found = edits.groups.get(group)
-            if found is not None:
-                yield from self._of_group(group, found)
+            group_edits = edits.groups.get(group)
+            if group_edits is not None:
+                yield from self._of_group(group, group_edits)
             elif group not in self._idle:
                 yield from self._of_nothing(group)
         if edits.keep_norm is not None:

@@ -184,8 +184,8 @@ class Router:
             return _named(preset, self.model(preset.base))
         if provider is None and id in self._routes:
             return self._of_route(id, self._routes[id])
-        found = self._direct(id, provider)
-        return found.info if provider is not None else replace(found.info, id=id)
+        target = self._direct(id, provider)
+        return target.info if provider is not None else replace(target.info, id=id)
 
     def card(self, id: str) -> ModelCard:
         """Facts about a model; of a route, those of its first target. Raises ModelNotFound,
@@ -239,23 +239,23 @@ class Router:
     def _of_presets(self, infos: Sequence[ModelInfo]) -> list[ModelInfo]:
         """The presets of models that are served now."""
         known = {info.id: info for info in infos}
-        found = ((preset, known.get(preset.base)) for preset in self.presets.values())
-        return [_named(preset, info) for preset, info in found if info is not None]
+        bases = ((preset, known.get(preset.base)) for preset in self.presets.values())
+        return [_named(preset, info) for preset, info in bases if info is not None]
 
     def _served(self, id: str, targets: Sequence[TargetConfig]) -> tuple[Target, ...]:
-        found = (self._target(target.target) for target in targets)
-        served = tuple(target for target in found if target is not None)
+        candidates = (self._target(target.target) for target in targets)
+        served = tuple(target for target in candidates if target is not None)
         if not served:
             raise ModelNotFound(f"no target of the route {id[:200]!r} is served now", param="model")
         return served
 
     def _candidate(self, target: TargetConfig) -> Candidate:
-        found, breaker = self._target(target.target), self._breaker(target.target)
+        served, breaker = self._target(target.target), self._breaker(target.target)
         provider, model = self._split(target.target)
-        if found is not None:
-            provider, model = found.backend.name, found.info.id
+        if served is not None:
+            provider, model = served.backend.name, served.info.id
         return Candidate(
-            provider or LOCAL, model, target.weight, found is not None, breaker.state, breaker.retry_after_s
+            provider or LOCAL, model, target.weight, served is not None, breaker.state, breaker.retry_after_s
         )
 
     def _drawn(self, targets: Sequence[TargetConfig]) -> list[TargetConfig]:
@@ -274,8 +274,8 @@ class Router:
     def _target(self, text: str) -> Target | None:
         provider, model = self._split(text)
         backends = self._local if provider is None else self._of(provider)
-        found = self._find(backends, model)
-        return None if found is None else Target(*found, self._breaker(text))
+        place = self._find(backends, model)
+        return None if place is None else Target(*place, self._breaker(text))
 
     def _breaker(self, text: str) -> Breaker:
         return self._breakers.setdefault(text, Breaker(self._now))
@@ -293,20 +293,20 @@ class Router:
                 return self._direct(self._substitutes[id], None)
             raise self._unknown(id)
         backends = self._of(provider)
-        found = self._find(backends, id)
-        if found is None:
+        place = self._find(backends, id)
+        if place is None:
             listed = ", ".join(info.id for backend in backends for info in backend.models()) or "none"
             raise ModelNotFound(f"{provider} has no model {id[:200]!r}; it has: {listed}", param="model")
-        return Target(*found)
+        return Target(*place)
 
     def _of(self, provider: str) -> list[Backend]:
-        found = [backend for backend in self._backends if backend.name == provider]
-        if not found:
+        backends = [backend for backend in self._backends if backend.name == provider]
+        if not backends:
             known = ", ".join(sorted(self._providers)) or "none"
             raise ProviderNotFound(
                 f"there is no provider {provider[:100]!r} here; known: {known}", param="provider"
             )
-        return found
+        return backends
 
     def _unknown(self, id: str) -> ModelNotFound | ProviderNotFound:
         served = ", ".join(info.id for info in self.models()) or "none"
@@ -327,8 +327,8 @@ class Router:
 
     def _of_route(self, name: str, route: RouteConfig) -> ModelInfo:
         """A route as a model; its context length is the smallest of its targets'."""
-        found = [self._target(target.target) for target in route.targets]
-        lengths = [target.info.max_model_len if target is not None else None for target in found]
+        targets = [self._target(target.target) for target in route.targets]
+        lengths = [target.info.max_model_len if target is not None else None for target in targets]
         known = [length for length in lengths if length is not None]
         return ModelInfo(name, LOCAL, 0, min(known) if len(known) == len(lengths) else None, None)
 

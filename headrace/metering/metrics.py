@@ -104,15 +104,15 @@ class Histogram(Collector):
 
     def collect(self) -> Iterator[HistogramMetricFamily]:
         family = HistogramMetricFamily(self._name, self._text, labels=self._labels)
-        for labels, found in list(self._distributions.items()):
-            family.add_metric(labels, buckets(found), found.total)
+        for labels, distribution in list(self._distributions.items()):
+            family.add_metric(labels, buckets(distribution), distribution.total)
         yield family
 
 
-def buckets(found: Distribution) -> list[tuple[str, float]]:
+def buckets(distribution: Distribution) -> list[tuple[str, float]]:
     """For each upper bound, how many values are not above it, as in Prometheus's format."""
-    names = [*map(floatToGoString, found.bounds), "+Inf"]
-    return list(zip(names, accumulate(found.counts), strict=True))
+    names = [*map(floatToGoString, distribution.bounds), "+Inf"]
+    return list(zip(names, accumulate(distribution.counts), strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,19 +225,19 @@ class Metrics:
         text = "The length of what was added, in median hidden states."
         self._doses = self._histogram("headrace_steering_relative_dose", text, ("model",), DOSES)
 
-    def _record_steering(self, model: str, found: SteeringTally) -> None:
-        if found.is_steered:
-            profile = found.profile or ""
+    def _record_steering(self, model: str, tally: SteeringTally) -> None:
+        if tally.is_steered:
+            profile = tally.profile or ""
             if profile not in self._profiles and len(self._profiles) >= MAX_PROFILES:
                 profile = OTHER
             self._profiles.add(profile)
             self._steered.labels(model, profile).value += 1
-            self._of_steering["steered"].labels(model).value += found.tokens
-            for dose in found.doses:
+            self._of_steering["steered"].labels(model).value += tally.tokens
+            for dose in tally.doses:
                 self._doses.labels(model).observe(dose)
-        if found.probed:
+        if tally.probed:
             self._of_steering["requests"].labels(model).value += 1
-            self._of_steering["probed"].labels(model).value += found.probed
+            self._of_steering["probed"].labels(model).value += tally.probed
 
     def _define_engine(self) -> None:
         self._success = self._counter(

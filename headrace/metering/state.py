@@ -162,9 +162,9 @@ def _sources(stats: list[EngineStats]) -> Metric:
     family = CounterMetricFamily("vllm:prompt_tokens_by_source", text, labels=["model_name", "source"])
     for engine in stats:
         if engine.counts:
-            found = engine.counts["num_hit"]
-            family.add_metric([engine.model, "local_compute"], engine.counts["num_queried"] - found)
-            family.add_metric([engine.model, "local_cache_hit"], found)
+            num_hit = engine.counts["num_hit"]
+            family.add_metric([engine.model, "local_compute"], engine.counts["num_queried"] - num_hit)
+            family.add_metric([engine.model, "local_cache_hit"], num_hit)
     return family
 
 

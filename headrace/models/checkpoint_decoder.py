@@ -208,8 +208,8 @@ class _Reading:
         return rope
 
     def _local_base(self) -> float:
-        found = self._config.get("rope_parameters")
-        local = found.get("sliding_attention") if isinstance(found, dict) else None
+        parameters = self._config.get("rope_parameters")
+        local = parameters.get("sliding_attention") if isinstance(parameters, dict) else None
         base = self._number("rope_local_base_freq", 10000.0)
         return self._number("rope_theta", base, local) if isinstance(local, dict) else base
 
@@ -248,8 +248,8 @@ class _Reading:
         return 0.0
 
     def _integer(self, name: str, default: int | None = None) -> int:
-        found = self._config.get(name)
-        value = default if found is None else found
+        own = self._config.get(name)
+        value = default if own is None else own
         if type(value) is not int or not 0 < value < 2**31:
             raise self._unsupported(f"has no usable {name!r} in its configuration")
         return value
@@ -258,10 +258,10 @@ class _Reading:
         """A finite number above 0, of the configuration or of `members`; `default`: where the member is
         absent. A null is none: transformers refuses it.
         """
-        found = (self._config if members is None else members).get(name, default)
-        if isinstance(found, bool) or not isinstance(found, int | float) or not 0 < found < math.inf:
+        value = (self._config if members is None else members).get(name, default)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
             raise self._unsupported(f"has no usable {name!r} in its configuration")
-        return float(found)
+        return float(value)
 
     def _llama3_factors(self, rope: Json, shape: Hyperparameters) -> NDArray[np.float32]:
         """The divisor of each frequency in Llama 3.1: `factor` for slow ones, 1 for fast ones, and a number
@@ -288,8 +288,8 @@ class CheckpointDecoder:
 
     def __init__(self, folder: Path, files: Sequence[Path], config: Mapping[str, object]) -> None:
         self.path = folder
-        found = read(config, self.unsupported)
-        self.hyperparameters, self._factors = found.hyperparameters, found.rope_factors
+        decoder = read(config, self.unsupported)
+        self.hyperparameters, self._factors = decoder.hyperparameters, decoder.rope_factors
         self._is_gemma = config.get("model_type") == "gemma3_text"
         names = GEMMA if self._is_gemma else PARTS
         self._tensors: dict[str, safetensors.Tensor] = {}
@@ -324,9 +324,9 @@ class CheckpointDecoder:
 
     def quantization(self) -> str:
         """The format that holds most of the matrices' numbers."""
-        found = safetensors.usual_kind(self._tensors.values())
-        assert found is not None, "there is an embedding"
-        return found
+        kind = safetensors.usual_kind(self._tensors.values())
+        assert kind is not None, "there is an embedding"
+        return kind
 
     def unsupported(self, problem: str) -> UnsupportedModel:
         return UnsupportedModel(f"{self.path} {problem}, which the engine does not read")
@@ -335,10 +335,10 @@ class CheckpointDecoder:
         """The name in ggml. Raises UnsupportedModel for a tensor that the graph has no use for."""
         if name in NAMES:
             return NAMES[name]
-        found = LAYER.fullmatch(name)
-        if found is None or found[2] not in parts:
+        match = LAYER.fullmatch(name)
+        if match is None or match[2] not in parts:
             raise self.unsupported(f"has a tensor {name[:200]!r}")
-        return f"blk.{int(found[1])}.{parts[found[2]]}.{found[3]}"
+        return f"blk.{int(match[1])}.{parts[match[2]]}.{match[3]}"
 
     def _repeats_embedding(self) -> bool:
         """Whether the head is a copy of the embedding, whatever the configuration says (as transformers)."""

@@ -166,10 +166,10 @@ def read(metadata: Metadata, tensors: Mapping[str, Shape]) -> Hyperparameters:
             f"{metadata.path} is of architecture {architecture[:100]!r}{reason}; the engine reads {known}"
         )
     _check_keys(metadata, architecture)
-    found = _numbers(metadata, architecture, tensors)
-    _check_numbers(metadata, found)
-    check_tensors(found, tensors, metadata.unsupported)
-    return found
+    hyperparameters = _numbers(metadata, architecture, tensors)
+    _check_numbers(metadata, hyperparameters)
+    check_tensors(hyperparameters, tensors, metadata.unsupported)
+    return hyperparameters
 
 
 def _check_keys(metadata: Metadata, architecture: str) -> None:
@@ -203,7 +203,7 @@ def _numbers(metadata: Metadata, architecture: str, tensors: Mapping[str, Shape]
     is_whole = rope_dim == head_dim or (architecture == "phi3" and 0 < rope_dim <= head_dim)
     if not is_whole or value_dim != head_dim:
         raise metadata.unsupported(f"rotates {rope_dim} of {head_dim} dimensions, of values with {value_dim}")
-    found = Hyperparameters(
+    hyperparameters = Hyperparameters(
         architecture=architecture,
         num_layers=number("block_count"),
         hidden=hidden,
@@ -218,7 +218,7 @@ def _numbers(metadata: Metadata, architecture: str, tensors: Mapping[str, Shape]
         rotary_dim=rope_dim,
         interleaved=architecture in INTERLEAVED,
     )
-    return _with_own(metadata, found)
+    return _with_own(metadata, hyperparameters)
 
 
 def _with_own(metadata: Metadata, shape: Hyperparameters) -> Hyperparameters:
@@ -294,12 +294,12 @@ def check_tensors(
     missing = [name for name in needed if name not in tensors]
     if missing:
         raise unsupported(f"has no tensor {missing[0]!r}")
-    for name, found in tensors.items():
+    for name, actual in tensors.items():
         wanted = needed.get(name) or allowed.get(name)
         if wanted is None:
             raise unsupported(f"has a tensor {name[:200]!r}")
-        if found != wanted:
-            raise unsupported(f"has {name!r} of shape {list(found)[:8]}, not {list(wanted)}")
+        if actual != wanted:
+            raise unsupported(f"has {name!r} of shape {list(actual)[:8]}, not {list(wanted)}")
 
 
 def _needed(shape: Hyperparameters) -> dict[str, Shape]:

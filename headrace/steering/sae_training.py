@@ -165,10 +165,10 @@ class SAETraining:
         quality, usage = measure(sae, states[is_held], self._report), measure(sae, states, self._report)
         mean, norm = states[~is_held].mean(0), float(np.median(np.linalg.norm(states, axis=1)))
         loss = cross_entropy(self._site, sae, chosen[:num_held][:COMPARED], mean, self._report)
-        found = self._find(sae, usage, chosen, rows, norm)
+        contexts = self._find(sae, usage, chosen, rows, norm)
         source = ", ".join(path.name for path in paths) or "the documentation of Python's standard library"
         return TrainedSAE(
-            sae, self._site.layer, quality, usage, loss, norm, found, num_states, int((~fit).sum()),
+            sae, self._site.layer, quality, usage, loss, norm, contexts, num_states, int((~fit).sum()),
             bool(prefix), source,
         )  # fmt: skip
 
@@ -243,16 +243,16 @@ def contexts_of(
     """The texts before, at and after the tokens with the feature's largest activations. `rows`: [tokens, 2]
     text and position of each hidden state.
     """
-    found = []
+    contexts = []
     for row in quality.contexts[feature].tolist():
         if row >= 0:
             text, at = rows[row].tolist()
             tokens = texts[text]
-            found.append(
+            contexts.append(
                 (
                     decode(tokens[max(0, at - 8) : at]),
                     decode(tokens[at : at + 1]),
                     decode(tokens[at + 1 : at + 5]),
                 )
             )
-    return found
+    return contexts

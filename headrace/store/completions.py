@@ -81,15 +81,15 @@ class Completions:
 
         def work(c: Connection) -> Page[StoredCompletion]:
             cursor = cursor_of(c, of_owner, completions, after, "chat completion")
-            found: list[StoredCompletion] = []
-            while len(found) <= limit:
+            matching: list[StoredCompletion] = []
+            while len(matching) <= limit:
                 rows = c.execute(following(statement, completions, cursor, order).limit(ROWS_PER_SCAN)).all()
                 records = computed(c, sum(len(row.body) for row in rows), partial(_to_records, rows))
-                found += [record for record in records if pairs <= record.metadata.items()]
+                matching += [record for record in records if pairs <= record.metadata.items()]
                 if len(rows) < ROWS_PER_SCAN:
                     break
                 cursor = rows[-1]
-            return Page(found[:limit], has_more=len(found) > limit)
+            return Page(matching[:limit], has_more=len(matching) > limit)
 
         return await self._database.read(work)
 

@@ -135,13 +135,13 @@ class Items:
         wanted = list(dict.fromkeys(ids))
 
         def work(c: Connection) -> dict[str, StoredItem]:
-            found: dict[str, StoredItem] = {}
+            items_by_id: dict[str, StoredItem] = {}
             for start in range(0, len(wanted), ROWS_PER_STATEMENT):
                 ids = wanted[start : start + ROWS_PER_STATEMENT]
                 rows = c.execute(BY_IDS, {"ids": ids, "owner": owner}).all()
                 # ordered by age: the newest wins
-                found |= {row.item_id: item for row, item in zip(rows, _to_items(c, rows), strict=True)}
-            return {id: found[storable(id)] for id in wanted if storable(id) in found}
+                items_by_id |= {row.item_id: item for row, item in zip(rows, _to_items(c, rows), strict=True)}
+            return {id: items_by_id[storable(id)] for id in wanted if storable(id) in items_by_id}
 
         return await self._database.read(work)
 
@@ -200,8 +200,8 @@ def find_on_path(c: Connection, owner: str, head: str | None, id: str) -> ItemRo
         return None
     bounds = {"until": min(row.depth for row in candidates), "limit": UNLIMITED}
     values = {"head": head, "owner": owner, "hashes": [row.hash for row in candidates], **bounds}
-    found = set(c.scalars(ON_PATH, values))
-    return next((row for row in candidates if row.hash in found), None)
+    on_path = set(c.scalars(ON_PATH, values))
+    return next((row for row in candidates if row.hash in on_path), None)
 
 
 def to_item(row: ItemRow) -> StoredItem:

@@ -147,11 +147,11 @@ class Responses:
     def events(self, c: Connection, owner: str, id: str, *, after: int = -1) -> list[str]:
         """The events with a sequence_number greater than `after`, in order, as JSON."""
         _row(c, owner, id)
-        found, next_number = [], after + 1
+        texts, next_number = [], after + 1
         for row in c.execute(EVENTS, {"id": id, "after": after}):
-            found += row.bodies[max(0, next_number - row.first) :]
+            texts += row.bodies[max(0, next_number - row.first) :]
             next_number = max(next_number, row.first + len(row.bodies))
-        return found
+        return texts
 
 
 def _row(c: Connection, owner: str, id: str, *, includes_deleted: bool = False) -> ResponseRow:

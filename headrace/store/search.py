@@ -51,13 +51,13 @@ def words_of(text: str) -> list[str]:
 
 def find_conversations(c: Connection, owner: str, words: Sequence[str]) -> set[str]:
     """The ids of the owner's conversations that have each of the words somewhere, in whatever case."""
-    found: set[str] | None = None
+    ids: set[str] | None = None
     for word in words:
         having = _titled(c, owner, word) | _having(c, owner, word)
-        found = having if found is None else found & having
-        if not found:
+        ids = having if ids is None else ids & having
+        if not ids:
             break
-    return found or set()
+    return ids or set()
 
 
 def _titled(c: Connection, owner: str, word: str) -> set[str]:
@@ -68,10 +68,10 @@ def _titled(c: Connection, owner: str, word: str) -> set[str]:
 def _having(c: Connection, owner: str, word: str) -> set[str]:
     parents = {hash: parent for batch in _batches(c, owner, word) for hash, parent in _read(c, batch, word)}
     hashes = [hash for hash, parent in parents.items() if parent not in parents]  # these lead to the others
-    found: set[str] = set()
+    ids: set[str] = set()
     for start in range(0, len(hashes), BATCH):
-        found.update(c.scalars(HEADS, {"owner": owner, "hashes": hashes[start : start + BATCH]}))
-    return found
+        ids.update(c.scalars(HEADS, {"owner": owner, "hashes": hashes[start : start + BATCH]}))
+    return ids
 
 
 def _batches(c: Connection, owner: str, word: str) -> Iterator[list[str]]:

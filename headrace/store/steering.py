@@ -37,9 +37,9 @@ class Steering:
 
     @reads
     def all(self, c: Connection) -> Profiles:
-        found = [_profile(row) for row in c.execute(select(profiles).order_by(profiles.c.name))]
+        every = [_profile(row) for row in c.execute(select(profiles).order_by(profiles.c.name))]
         owners = {row.owner: row.profile for row in c.execute(select(defaults))}
-        return Profiles({profile.name: profile for profile in found}, owners)
+        return Profiles({profile.name: profile for profile in every}, owners)
 
     @writes
     def save(self, c: Connection, profile: StoredProfile, *, is_new: bool) -> StoredProfile:

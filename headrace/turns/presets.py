@@ -37,14 +37,14 @@ class Presets(Refreshed):
 
     async def refresh(self) -> None:
         """Read them. Raises StoreUnavailable."""
-        found: dict[str, Created] = {}
+        presets: dict[str, Created] = {}
         for stored in await self._store.presets.all():
             known = self._all.get(stored.name)
             if known is not None and known.stored == stored:
-                found[stored.name] = known
+                presets[stored.name] = known
             elif (read := _read(stored)) is not None:
-                found[stored.name] = read
-        self._show(found)
+                presets[stored.name] = read
+        self._show(presets)
 
     def checked(self, body: CreateBody) -> Created:
         """The model that the body describes, with a name that is free, made of a model that was not created
@@ -71,9 +71,9 @@ class Presets(Refreshed):
         await self._store.presets.delete(name)
         self._show({other: made for other, made in self._all.items() if other != name})
 
-    def _show(self, found: Mapping[str, Created]) -> None:
-        self._all = found
-        self._router.presets = {name: made.preset for name, made in found.items()}
+    def _show(self, presets: Mapping[str, Created]) -> None:
+        self._all = presets
+        self._router.presets = {name: made.preset for name, made in presets.items()}
 
 
 def _made(stored: StoredPreset, body: CreateBody) -> Created:

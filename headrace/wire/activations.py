@@ -114,12 +114,12 @@ def inside(
     if body is None:
         return NOTHING
     steered = body.steered
-    found: SteeringAnswer = {}
+    members: SteeringAnswer = {}
     if steered.probes:
-        found["feature_activations"] = feature_activations(activations, steered.labels())
+        members["feature_activations"] = feature_activations(activations, steered.labels())
     if receipt is not None and steered.has_receipt:
-        found["steering"] = receipt_body(receipt, steered.labels())
-    return found
+        members["steering"] = receipt_body(receipt, steered.labels())
+    return members
 
 
 def feature_activations(activations: Sequence[Activations], labels: Labels) -> FeatureActivations:
@@ -201,7 +201,7 @@ def _token(entry: Activations, labels: Labels) -> TokenActivations:
 def _top(reading: Reading, labels: Labels) -> Iterator[TopFeature]:
     known = labels.get(reading.sae, {})
     for feature, activation in reading.top:
-        found: TopFeature = {"sae": reading.sae, "feature": feature, "activation": activation}
+        entry: TopFeature = {"sae": reading.sae, "feature": feature, "activation": activation}
         if feature in known:
-            found["label"] = known[feature]
-        yield found
+            entry["label"] = known[feature]
+        yield entry

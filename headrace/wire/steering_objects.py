@@ -287,15 +287,15 @@ def vector(info: VectorInfo, model: str) -> VectorObject:
     }
 
 
-def statistics(found: FeatureStatistics | None) -> FeatureStatisticsObject | None:
-    if found is None:
+def statistics(seen: FeatureStatistics | None) -> FeatureStatisticsObject | None:
+    if seen is None:
         return None
     return {
-        "count": found.count,
-        "mean": found.mean,
-        "variance": found.variance,
-        "max": found.max,
-        "active_share": found.active_share,
+        "count": seen.count,
+        "mean": seen.mean,
+        "variance": seen.variance,
+        "max": seen.max,
+        "active_share": seen.active_share,
     }
 
 

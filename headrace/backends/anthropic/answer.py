@@ -96,10 +96,10 @@ class Answer:
     def end(self) -> list[Event]:
         if self.choice.reason is None:
             raise ProviderError(f"{self._upstream.provider} ended the answer in the middle")
-        found = [event for index in list(self._blocks) for event in self._end(index)]
-        found += self.choice.end()
+        events = [event for index in list(self._blocks) for event in self._end(index)]
+        events += self.choice.end()
         self.is_over = True
-        return [*found, self.choice.finished(usage_of(self.counts), time.monotonic() - self._began_at)]
+        return [*events, self.choice.finished(usage_of(self.counts), time.monotonic() - self._began_at)]
 
     def _start(self, message: Object) -> list[Event]:
         self.counts = counts_in(message.get("usage"), self.counts)
@@ -112,14 +112,14 @@ class Answer:
 
     def _message(self, message: Object) -> list[Event]:
         """Read a whole message that came instead of a stream."""
-        found = self._start(message)
+        events = self._start(message)
         for index, block in enumerate(blocks_in(message)):
-            found += self._begin(index, block)
-            found += self._end(index)
+            events += self._begin(index, block)
+            events += self._end(index)
         self._set_reason(message)
         self.choice.set_reason("end_turn")
         self.is_over = True
-        return found
+        return events
 
     def _set_reason(self, body: Object) -> None:
         reason = word(body.get("stop_reason"))
@@ -133,26 +133,26 @@ class Answer:
         self._has_content = self._has_content or kind is not None
         if self._is_repeated(index, block):
             return []
-        found = self._end(index)  # some providers leave out content_block_stop
+        events = self._end(index)  # some providers leave out content_block_stop
         match kind:
             case "text" | None:
-                found += self.choice.add_text(self._text(block, "text"))
+                events += self.choice.add_text(self._text(block, "text"))
             case "thinking":
                 opened = _Thinking(signature=word(block.get("signature")) or None)
                 self._blocks[index] = opened
                 self._thinking.append(opened)
-                found += self._think(opened, self._text(block, "thinking"))
+                events += self._think(opened, self._text(block, "thinking"))
             case "redacted_thinking":
-                found += self.choice.add_thought(Thought(redacted=word(block.get("data"))))
+                events += self.choice.add_thought(Thought(redacted=word(block.get("data"))))
             case "tool_use":
                 id, name = word(block.get("id")), word(block.get("name"))
                 is_early = index in self._early
                 self._blocks[index] = _ToolUse(id, arguments_text(block.get("input")), is_early)
-                found += self.choice.add_call(CallPiece(index, id, name, ""))
+                events += self.choice.add_call(CallPiece(index, id, name, ""))
             case _:
                 log_left_out(self._upstream.provider, f"a block of type {word(kind)[:50]!r}")
                 self._blocks[index] = None
-        return found
+        return events
 
     def _is_repeated(self, index: int | None, block: Object) -> bool:
         """Whether a block repeats the start of an open call."""
@@ -209,14 +209,14 @@ class Answer:
 
     def _next_thoughts(self) -> list[Event]:
         """Complete the first block if it is closed, and pass on what waited for that."""
-        found: list[Event] = []
+        events: list[Event] = []
         while self._thinking and self._thinking[0].is_closed:
             done = self._thinking.pop(0)
             if done.signature is not None:
-                found += self.choice.add_thought(Thought(valid("".join(done.pieces)), done.signature))
+                events += self.choice.add_thought(Thought(valid("".join(done.pieces)), done.signature))
             if self._thinking:
-                found += self.choice.add_reasoning("".join(self._thinking[0].pieces))
-        return found
+                events += self.choice.add_reasoning("".join(self._thinking[0].pieces))
+        return events
 
 
 def kind_of(value: Object, sent: ServerSentEvent) -> str:

@@ -123,15 +123,15 @@ def _sampling(sampling: Sampling, abilities: Abilities, writing: Writing, *, thi
         "top_k": sampling.top_k or None,
         "stop_sequences": list(sampling.stop) or None,
     }
-    found = without_none(optional)
+    members = without_none(optional)
     refused: list[str] = []
     if thinks:
-        refused = [name for name in ("temperature", "top_k") if name in found]
-        refused += ["top_p"] if found.get("top_p", 1) < LEAST_TOP_P else []
-    elif abilities.takes_one and "temperature" in found and "top_p" in found:
+        refused = [name for name in ("temperature", "top_k") if name in members]
+        refused += ["top_p"] if members.get("top_p", 1) < LEAST_TOP_P else []
+    elif abilities.takes_one and "temperature" in members and "top_p" in members:
         refused = ["top_p"]
     writing.ignored += refused
-    return {name: value for name, value in found.items() if name not in refused}
+    return {name: value for name, value in members.items() if name not in refused}
 
 
 def _tools(prompt: Conversation, writing: Writing) -> dict[str, Any]:
@@ -221,8 +221,8 @@ def _plain(schema: Json, root: Json, depth: int, known: dict[int, Json]) -> Json
     }
     properties, required = dict(an_object(schema.get("properties"))), _required(schema)
     for union in UNIONS:
-        found = [_target(part, root) for part in objects(schema.get(union))]
-        targets = {id(target): target for target in found}
+        alternatives = [_target(part, root) for part in objects(schema.get(union))]
+        targets = {id(target): target for target in alternatives}
         parts = [_plain(target, root, depth - 1, known) for target in targets.values()]
         for part in parts:
             for name, value in an_object(part.get("properties")).items():
@@ -241,7 +241,7 @@ def _required(schema: Json) -> list[str]:
 
 def _target(part: Json, root: Json) -> Json:
     """What a reference within the schema names; the part itself if it is none."""
-    found: object = root
+    value: object = root
     for step in str(part.get("$ref", "?")).removeprefix("#/").split("/"):
-        found = an_object(found).get(step)
-    return an_object(found) or part
+        value = an_object(value).get(step)
+    return an_object(value) or part

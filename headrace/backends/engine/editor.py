@@ -52,13 +52,13 @@ class NormFile:
                 checksum, _, text = file.read(MAX_BYTES).partition(b"\n")
             if checksum.decode() != self._checksum(text):
                 return {}
-            found = {int(layer): float(norm) for layer, norm in json.loads(text).items()}
+            norms = {int(layer): float(norm) for layer, norm in json.loads(text).items()}
         except FileNotFoundError:
             return {}
         except (OSError, ValueError, TypeError, AttributeError) as exc:
             log.debug("%s is not used: %s", self._path, exc)
             return {}
-        return found if all(math.isfinite(norm) and norm > 0 for norm in found.values()) else {}
+        return norms if all(math.isfinite(norm) and norm > 0 for norm in norms.values()) else {}
 
     def add(self, norms: Mapping[int, float]) -> None:
         """Keep these, too. A folder that cannot be written to is logged: they are measured again next time.
@@ -97,8 +97,8 @@ class NormProber:
 
 def _norms(states: NDArray[np.float32]) -> NDArray[np.float32]:
     """[tokens, 1]"""
-    found: NDArray[np.float32] = np.linalg.norm(states, axis=1, keepdims=True)
-    return found
+    norms: NDArray[np.float32] = np.linalg.norm(states, axis=1, keepdims=True)
+    return norms
 
 
 class EngineEditor:
@@ -141,14 +141,14 @@ class EngineEditor:
         """
         file = self._norm_file
         known = file.read() if file is not None else {}
-        found = {layer: known[layer] for layer in layers if layer in known}
-        missing = [layer for layer in layers if layer not in found]
+        norms = {layer: known[layer] for layer in layers if layer in known}
+        missing = [layer for layer in layers if layer not in norms]
         if missing:
             measured = self._measured(missing)
             if file is not None:
                 file.add(measured)
-            found |= measured
-        return found
+            norms |= measured
+        return norms
 
     @cached_property
     def _tokens(self) -> list[int]:

@@ -56,9 +56,9 @@ class Answer:
         """Read one line. Raises ServerError."""
         while line.startswith(FIELD):
             line = line.removeprefix(FIELD).lstrip()
-        for found in () if self.is_over or is_done(line) else self._objects(line):
+        for line_object in () if self.is_over or is_done(line) else self._objects(line):
             if not self.is_over:
-                yield from self._read_object(found)
+                yield from self._read_object(line_object)
 
     def _objects(self, line: str) -> list[Body]:
         """The objects that a line completes, nearly always one. Raises ProviderError for an HTML page."""
@@ -66,20 +66,20 @@ class Answer:
             raise page(self._name)
         if not self._split.is_open:
             with suppress(ProviderError):
-                found = object_in(self._name, ServerSentEvent("", line))
-                return [] if found is None else [found]
+                value = object_in(self._name, ServerSentEvent("", line))
+                return [] if value is None else [value]
         self._budget.spend(len(line))
         sents = [ServerSentEvent("", text) for text in self._split.push(line)]
-        return [found for sent in sents if (found := object_in(self._name, sent)) is not None]
+        return [value for sent in sents if (value := object_in(self._name, sent)) is not None]
 
-    def _read_object(self, found: Body) -> Iterator[Event]:
-        if found.get("error") or ("done" not in found and is_error(found)):
-            raise self._upstream.error_of_body(status_in(found), dumped(found))
-        message = found.get("message", found)
+    def _read_object(self, line: Body) -> Iterator[Event]:
+        if line.get("error") or ("done" not in line and is_error(line)):
+            raise self._upstream.error_of_body(status_in(line), dumped(line))
+        message = line.get("message", line)
         if not isinstance(message, dict):  # a text, or parts of one
             message = {"content": message}
-        yield from self._read(found, message, "response" if message is found else "content")
-        self._last, self.is_over = found, _is_last(found)
+        yield from self._read(line, message, "response" if message is line else "content")
+        self._last, self.is_over = line, _is_last(line)
 
     def end(self) -> Iterator[Event]:
         if not self.is_over:

@@ -37,12 +37,12 @@ class Content:
 
 def choices_in(chunk: Object) -> list[Object]:
     """The choices of a chunk or of an answer: a list, one choice, or a mapping from indexes to choices."""
-    found = chunk.get("choices")
-    if isinstance(found, dict):
-        by_index = all(count(name) is not None for name in found)
-        pairs = found.items()
-        found = [{"index": name, **an_object(body)} for name, body in pairs] if by_index else [found]
-    return [body for body in found if isinstance(body, dict)] if isinstance(found, list) else []
+    choices = chunk.get("choices")
+    if isinstance(choices, dict):
+        by_index = all(count(name) is not None for name in choices)
+        pairs = choices.items()
+        choices = [{"index": name, **an_object(body)} for name, body in pairs] if by_index else [choices]
+    return [body for body in choices if isinstance(body, dict)] if isinstance(choices, list) else []
 
 
 def reason_in(body: Object) -> str:
@@ -81,8 +81,8 @@ def _content(provider: str, delta: Object, *, is_message: bool) -> Content:
 
 def _calls(provider: str, delta: Object, *, is_message: bool) -> Iterator[CallPiece]:
     """Read calls. `is_message`: `delta` is a whole message, where a call's place in the list is its index."""
-    found = delta.get("tool_calls")
-    pieces = _in_order(found) if isinstance(found, dict) else found
+    calls = delta.get("tool_calls")
+    pieces = _in_order(calls) if isinstance(calls, dict) else calls
     if pieces and not isinstance(pieces, list):
         log_left_out(provider, f"a call of type {type(pieces).__name__}")
         return
@@ -108,9 +108,11 @@ def logprobs_of(logprobs: object) -> tuple[TokenLogprob, ...]:
     read, the result is empty.
     """
     body = an_object(logprobs)
-    found = _listed(body) if "tokens" in body else [_of_chat(entry) for entry in objects(body.get("content"))]
-    known = tuple(token for token in found if token is not None)
-    return known if len(known) == len(found) else ()
+    tokens = (
+        _listed(body) if "tokens" in body else [_of_chat(entry) for entry in objects(body.get("content"))]
+    )
+    known = tuple(token for token in tokens if token is not None)
+    return known if len(known) == len(tokens) else ()
 
 
 def _of_chat(body: Object) -> TokenLogprob | None:
@@ -145,8 +147,8 @@ def _of_list(token: object, value: object, top: object) -> TokenLogprob | None:
     if not isinstance(token, str) or (value is not None and logprob is None):
         return None
     others = tuple(
-        (valid(text), valid(text).encode(), float(found))
+        (valid(text), valid(text).encode(), float(its_logprob))
         for text, other in an_object(top).items()
-        if (found := number(other)) is not None
+        if (its_logprob := number(other)) is not None
     )
     return TokenLogprob(valid(token), valid(token).encode(), logprob, others)

@@ -32,10 +32,10 @@ class Places:
         """Indices into the blocks, or tokens, of one head: [... · heads · n]."""
         if heads not in self._known:
             each = torch.arange(heads, device=self._blocks.device)[:, None]
-            found = self._blocks[..., None, :] * heads + each
+            places = self._blocks[..., None, :] * heads + each
             if self._offsets is not None:
-                found = found * BLOCK_SIZE + self._offsets
-            self._known[heads] = found.reshape(-1)
+                places = places * BLOCK_SIZE + self._offsets
+            self._known[heads] = places.reshape(-1)
         return self._known[heads]
 
 
@@ -71,11 +71,11 @@ class Probe:
         self._calls: dict[tuple[object, ...], Call] = {}  # by what their rounding may depend on
 
     def attend(self, call: Call) -> torch.Tensor:
-        found = next((i for i, kept in enumerate(self._kept) if _is_same(kept, call)), None)
-        if found is None:
+        index = next((i for i, kept in enumerate(self._kept) if _is_same(kept, call)), None)
+        if index is None:
             self._kept.append((call.key, call.value))
-        place = len(self._kept) - 1 if found is None else found
-        self._layers.append(Layer(place, writes=found is None))
+        place = len(self._kept) - 1 if index is None else index
+        self._layers.append(Layer(place, writes=index is None))
         sizes = (call.query.shape, call.key.shape, call.value.shape)
         self._calls[(*sizes, call.softcap is None, call.sinks is None)] = call
         return attended_from_start(call.query, call.key, call.value, call)
@@ -115,12 +115,12 @@ class PagedCache:
         """The keys and values of `count` sequences, whose blocks are at `places`: two tensors [count, heads,
         n · BLOCK_SIZE, width].
         """
-        found = []
+        parts = []
         for tensor in self._pair(layer):
             _, heads, _, width = tensor.shape
             blocks = tensor.view(-1, BLOCK_SIZE * width).index_select(0, places.of(heads))
-            found.append(blocks.view(count, heads, -1, width).to(dtype))
-        return found[0], found[1]
+            parts.append(blocks.view(count, heads, -1, width).to(dtype))
+        return parts[0], parts[1]
 
     def mend(self, blocks: torch.Tensor) -> None:
         """Make the content of blocks finite: masked numbers that are not would spoil whatever reads them."""

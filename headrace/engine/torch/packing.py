@@ -70,8 +70,8 @@ class Matrices:
             return _product(packed, bias, rows)
         # Parts of nearly one size: none has a single row, which has a kernel of its own.
         parts = rows.reshape(count, -1).tensor_split(-(-count // piece))
-        found = torch.cat([_product(packed, bias, part) for part in parts])
-        return found.reshape(*rows.shape[:-1], -1)
+        product = torch.cat([_product(packed, bias, part) for part in parts])
+        return product.reshape(*rows.shape[:-1], -1)
 
 
 @contextmanager
@@ -79,15 +79,15 @@ def called(model: nn.Module) -> Iterator[Iterable[nn.Linear]]:
     """The linear modules of the model that are called meanwhile. Of others a model may read the matrix itself
     (the time steps of Mamba, Jamba): these must keep it.
     """
-    found: dict[nn.Linear, None] = {}  # in the order of their first calls
+    modules: dict[nn.Linear, None] = {}  # in the order of their first calls
 
     def note(module: nn.Module, _: object) -> None:
         if isinstance(module, nn.Linear):
-            found[module] = None
+            modules[module] = None
 
     hooks = [part.register_forward_pre_hook(note) for part in model.modules() if type(part) is nn.Linear]
     try:
-        yield found
+        yield modules
     finally:
         for hook in hooks:
             hook.remove()
@@ -95,17 +95,17 @@ def called(model: nn.Module) -> Iterator[Iterable[nn.Linear]]:
 
 def pack_matrices(modules: Iterable[nn.Linear]) -> Matrices:
     """Reorder the matrices of modules on the CPU, in place of the originals."""
-    found = Matrices()
+    matrices = Matrices()
     if not torch.backends.mkldnn.is_available():
-        return found
+        return matrices
     dtypes = [torch.float32]
     if torch.ops.mkldnn._is_mkldnn_bf16_supported():  # without AVX-512 the reordering of bfloat16 is refused
         dtypes.append(torch.bfloat16)
     for module in modules:
         if module.weight.device.type == "cpu" and module.weight.dtype in dtypes:
-            found.add(module)
-    log.info("%d matrices reordered for this processor", found.count)
-    return found
+            matrices.add(module)
+    log.info("%d matrices reordered for this processor", matrices.count)
+    return matrices
 
 
 def _multiplication(matrix: torch.Tensor) -> measured_rounding.Multiply:

@@ -76,8 +76,8 @@ class SequentialRunner(Runner):
         begins = batch.subsequence_begins.tolist()
         for index, (begin, end) in enumerate(pairwise(begins)):
             rows, hidden = (_within(wanted, begin, end) for wanted in (batch.rows, batch.hidden_rows))
-            found, states = self._advance(batch, index, (batch.rows[rows] - begin).tolist())
-            logits[rows] = found
+            last, states = self._advance(batch, index, (batch.rows[rows] - begin).tolist())
+            logits[rows] = last
             self._hidden[hidden] = states[batch.hidden_rows[hidden] - begin]
         return logits
 
@@ -104,9 +104,9 @@ class SequentialRunner(Runner):
                 self._feed(state, batch.sequences[index].tokens[:past], [])
         # While it is computed, the state is neither that before nor that after it.
         self._states.pop(block, None)
-        found = self._feed(state, ids, wanted)
+        logits = self._feed(state, ids, wanted)
         self._states[block] = state
-        return found
+        return logits
 
     def _feed(self, state: _State, ids: list[int], wanted: list[int]) -> tuple[Floats, Floats]:
         """Continue a state by ids: logits of the wanted ones of them, and the states of all."""
@@ -118,11 +118,11 @@ class SequentialRunner(Runner):
             inside = sorted({row for row in wanted if row in piece})
             rows = torch.tensor([row - piece.start for row in inside] or [0], device=self.decoder.device)
             part = self._tensor(ids[piece.start : piece.stop])
-            found, state.cache = self.decoder.continued(part, state.cache, rows)
-            logits |= zip(inside, to_numpy(found), strict=False)
+            scores, state.cache = self.decoder.continued(part, state.cache, rows)
+            logits |= zip(inside, to_numpy(scores), strict=False)
             states.append(to_numpy(self.decoder.states))
             state.length += len(piece)
-        return _stacked([logits[row] for row in wanted], found.shape[-1]), np.concatenate(states)
+        return _stacked([logits[row] for row in wanted], scores.shape[-1]), np.concatenate(states)
 
     def _again(self, state: _State, ids: list[int], wanted: list[int]) -> tuple[Floats, Floats]:
         """`_feed` for a model that cannot go on: from the start, whose tokens are what the state keeps."""
@@ -130,8 +130,8 @@ class SequentialRunner(Runner):
         state.cache = [*before, *ids]
         state.length = len(state.cache)
         rows = torch.tensor([row + len(before) for row in wanted] or [0], device=self.decoder.device)
-        found = to_numpy(self.decoder.plain(self._tensor(state.cache), rows))
-        return found[: len(wanted)], to_numpy(self.decoder.states)[len(before) :]
+        logits = to_numpy(self.decoder.plain(self._tensor(state.cache), rows))
+        return logits[: len(wanted)], to_numpy(self.decoder.states)[len(before) :]
 
     def _pieces(self, state: _State, count: int) -> Iterator[range]:
         """The parts in which `count` tokens are given to the model."""

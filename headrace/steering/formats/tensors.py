@@ -64,15 +64,15 @@ class Tensors:
 
     def get(self, *names: str) -> Floats:
         """The first of these tensors that the file has. Raises SteeringRefused."""
-        found = next((self.arrays[name] for name in names if name in self.arrays), None)
-        if found is None:
+        array = next((self.arrays[name] for name in names if name in self.arrays), None)
+        if array is None:
             raise refused(self.path, f"there is no {names[0]}; it has {', '.join(sorted(self.arrays)[:12])}")
-        if isinstance(found, str):
-            raise refused(self.path, found)
-        if not np.isfinite(found).all():
+        if isinstance(array, str):
+            raise refused(self.path, array)
+        if not np.isfinite(array).all():
             name = next(name for name in names if name in self.arrays)
             raise refused(self.path, f"{name} has numbers that are not finite")
-        return found
+        return array
 
     def vector(self, *names: str) -> Floats:
         return self.get(*names).reshape(-1)
@@ -81,14 +81,14 @@ class Tensors:
         """A matrix of that shape, whichever way round the file has it. `transposed`: how it is expected to be
         where its shape does not show it.
         """
-        found = self.get(*names)
-        if found.shape == (rows, columns) and not (transposed and rows == columns):
-            return found
-        if found.shape == (columns, rows):
-            return found.T
+        array = self.get(*names)
+        if array.shape == (rows, columns) and not (transposed and rows == columns):
+            return array
+        if array.shape == (columns, rows):
+            return array.T
         raise refused(
             self.path,
-            f"{names[0]} has the shape {list(found.shape)}; by the biases it is {rows} by {columns}",
+            f"{names[0]} has the shape {list(array.shape)}; by the biases it is {rows} by {columns}",
         )
 
 
@@ -108,12 +108,12 @@ def read_json(path: Path) -> Json:
     if path.stat().st_size > MAX_JSON_BYTES:
         raise refused(path, "it is larger than a configuration is")
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as exc:
         raise refused(path, f"it cannot be read: {exc}") from exc
-    if not isinstance(found, dict):
+    if not isinstance(content, dict):
         raise refused(path, "it is no JSON object")
-    return found
+    return content
 
 
 def _read_safetensors(path: Path) -> dict[str, Floats | str]:
@@ -144,8 +144,8 @@ def _read_npz(path: Path) -> dict[str, Floats | str]:
             unpacked = sum(entry.file_size for entry in archive.infolist())
             if unpacked > min(MAX_BYTES, LITTLE + MAX_RATIO * path.stat().st_size):
                 raise refused(path, f"it unpacks to {unpacked} bytes, too many for its size")
-        with np.load(path, allow_pickle=False) as found:
-            return {name: _single(name, np.asarray(found[name])) for name in found.files}
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: _single(name, np.asarray(arrays[name])) for name in arrays.files}
     except (OSError, ValueError, zipfile.BadZipFile, EOFError) as exc:
         raise refused(path, f"it is no npz file of numbers: {exc}") from exc
 
@@ -205,8 +205,8 @@ def layer_of(hook: str, path: Path) -> int:
 
 def layer_in(path: Path, pattern: str) -> int | None:
     """The layer that the path's last matching part names."""
-    found = re.findall(pattern, path.as_posix())
-    return int(found[-1]) if found else None
+    numbers = re.findall(pattern, path.as_posix())
+    return int(numbers[-1]) if numbers else None
 
 
 def text(config: Mapping[str, object], *keys: str) -> str | None:

@@ -64,9 +64,9 @@ class Alternative:
 
     def narrowed(self, words: Schema) -> Alternative:
         """The alternative for values that satisfy the schema `words`, too."""
-        found = self.copy()
-        found.add(Part(words, words, self.path, self.document.resolver, is_made=True))
-        return found
+        copy = self.copy()
+        copy.add(Part(words, words, self.path, self.document.resolver, is_made=True))
+        return copy
 
     def every(self, keyword: str) -> list[Any]:
         """The values of a keyword in all parts."""
@@ -132,21 +132,21 @@ class Alternative:
 
     def member(self, name: str) -> State:
         """The subschemas of an object's member."""
-        found: list[Term] = []
+        terms: list[Term] = []
         is_evaluated = False
         for part in self.having.get(MEMBERS, ()):
             nodes = self._nodes(part, name)
             is_evaluated = is_evaluated or (bool(nodes) and not part.is_made)
-            found += [self.document.term(node, part) for node in nodes]
-        return once(found if is_evaluated else [*found, *self._unevaluated()])
+            terms += [self.document.term(node, part) for node in nodes]
+        return once(terms if is_evaluated else [*terms, *self._unevaluated()])
 
     def matching(self, pattern: str) -> State:
         """The subschemas of members whose names match an expression of patternProperties."""
-        found = []
+        terms = []
         for part in self.having.get(MEMBERS, ()):
             node = part.words.get("patternProperties", {}).get(pattern, self.rest(part))
-            found += [] if node is None else [self.document.term(node, part)]
-        return once(found)
+            terms += [] if node is None else [self.document.term(node, part)]
+        return once(terms)
 
     def others(self) -> State:
         """The subschemas that apply to members which no part of the schema names."""
@@ -162,13 +162,13 @@ class Alternative:
 
     def item(self, index: int) -> State:
         """The subschemas of the item at an index."""
-        found = []
+        terms = []
         for part in self.parts:
             prefix = part.words.get("prefixItems", ())
             # unevaluatedItems are treated as items, which allows fewer arrays if other parts evaluate some.
             rest = part.words.get("items", part.words.get("unevaluatedItems", True))
-            found.append(self.document.term(prefix[index] if index < len(prefix) else rest, part))
-        return once(found)
+            terms.append(self.document.term(prefix[index] if index < len(prefix) else rest, part))
+        return once(terms)
 
     def _unevaluated(self) -> list[Term]:
         """The subschema of members that no part evaluates."""
@@ -178,11 +178,11 @@ class Alternative:
     def _nodes(self, part: Part, name: str) -> list[Node]:
         """The schemas that one part has for a member."""
         patterns, named = part.words.get("patternProperties", {}), part.words.get("properties", {})
-        found = [node for pattern, node in patterns.items() if found_in(pattern, name)]
+        matching = [node for pattern, node in patterns.items() if found_in(pattern, name)]
         if name in named:
-            found.append(named[name])
-        rest = None if found else self.rest(part)
-        return found if rest is None else [rest]
+            matching.append(named[name])
+        rest = None if matching else self.rest(part)
+        return matching if rest is None else [rest]
 
     def _limit(self, values: list[Any]) -> None:
         known = None if self.values is None else set(map(canonical, self.values))

@@ -79,8 +79,8 @@ def problem(pattern: str) -> str:
 def readable(message: str) -> str:
     """llguidance's error message without its dumps of the state and the expression."""
     message = message.split("\n<state>")[0].strip()
-    found = re.search(r"error: (.+)", message.split("regex parse error:")[-1])
-    text = found[1] if found and "regex parse" in message else message.split("\n")[0]
+    match = re.search(r"error: (.+)", message.split("regex parse error:")[-1])
+    text = match[1] if match and "regex parse" in message else message.split("\n")[0]
     return bounded(text, 300)
 
 
@@ -99,12 +99,12 @@ def sized(pattern: str, least: int, most: int | None) -> str | None:
         most = None
     if least == 0 and most is None:
         return pattern
-    found = re.fullmatch(r"\^(.+)([*+])\$", pattern, re.DOTALL)
-    if found is None:
+    match = re.fullmatch(r"\^(.+)([*+])\$", pattern, re.DOTALL)
+    if match is None:
         return None
-    piece, tokens = found[1], _tokens(found[1])
+    piece, tokens = match[1], _tokens(match[1])
     if len(tokens) == 1 and tokens[0].kind == "class":
-        return f"^{piece}{{{max(least, int(found[2] == '+'))},{'' if most is None else most}}}$"
+        return f"^{piece}{{{max(least, int(match[2] == '+'))},{'' if most is None else most}}}$"
     is_group = tokens[0].kind == "open" and _closing(tokens) is tokens[-1]
     is_nonempty = is_group and least == 1 and most is None and _has_none(f"^{piece}$", maxLength=0)
     return f"^{piece}+$" if is_nonempty else None
@@ -131,24 +131,24 @@ def avoiding(pattern: str) -> str | None:
 
 
 def _tokens(pattern: str) -> list[Token]:
-    found, depth = [], 0
+    tokens, depth = [], 0
     for match in _TOKEN.finditer(pattern):
         kind = str(match.lastgroup)
         depth -= kind == "close"
-        found.append(Token(kind, match[0], depth))
+        tokens.append(Token(kind, match[0], depth))
         depth += kind in ("open", "look")
-    return found
+    return tokens
 
 
 def _branches(tokens: list[Token]) -> list[list[Token]]:
     """The alternatives at the top level."""
-    found: list[list[Token]] = [[]]
+    branches: list[list[Token]] = [[]]
     for token in tokens:
         if token.kind == "or" and token.depth == 0:
-            found.append([])
+            branches.append([])
         else:
-            found[-1].append(token)
-    return found
+            branches[-1].append(token)
+    return branches
 
 
 def _prefix(branch: list[Token]) -> str:
@@ -162,23 +162,23 @@ def _prefix(branch: list[Token]) -> str:
 
 def _needed(branch: list[Token]) -> str | None:
     """Characters, as in a class, of which every match contains one, preferably rare ones; None: unknown."""
-    found: list[tuple[bool, str]] = []
+    classes: list[tuple[bool, str]] = []
     for token, after in itertools.pairwise([*branch, Token("", "", 0)]):
         if token.depth or after.text.startswith(("*", "?", "{0")):
             continue
         if token.kind == "one":
             one = _code(token.text)
-            found.append((chr(one).isalnum(), _written(one)))
+            classes.append((chr(one).isalnum(), _written(one)))
         elif token.text in (r"\d", r"\w", r"\s"):
-            found.append((True, _SHORTHANDS[token.text][1]))
+            classes.append((True, _SHORTHANDS[token.text][1]))
         elif token.kind == "class" and token.text[1] != "^" and not re.search(_MANY, token.text):
-            found.append((True, _class(token.text)))
-    return min(found)[1] if found else None
+            classes.append((True, _class(token.text)))
+    return min(classes)[1] if classes else None
 
 
 def _lookaheads(tokens: list[Token]) -> tuple[list[str], list[Token]]:
     """Splits `^(?=A)(?!B)C` into expressions for A and not B, and `^C`."""
-    found: list[str] = []
+    expressions: list[str] = []
     if [token.text for token in tokens[:1]] != ["^"] or len(_branches(tokens)) > 1:
         return [], tokens
     while len(tokens) > 1 and tokens[1].text in ("(?=", "(?!"):
@@ -186,9 +186,9 @@ def _lookaheads(tokens: list[Token]) -> tuple[list[str], list[Token]]:
         if end is None:
             raise Untranslatable("unclosed group")
         inner = [token._replace(depth=token.depth - 1) for token in tokens[2:end]]
-        found += [f"^(?:{_expression(inner)})"] if tokens[1].text == "(?=" else _not_ahead(inner)
+        expressions += [f"^(?:{_expression(inner)})"] if tokens[1].text == "(?=" else _not_ahead(inner)
         tokens = [tokens[0], *tokens[end + 1 :]]
-    return found, tokens
+    return expressions, tokens
 
 
 def _not_ahead(inner: list[Token]) -> Iterator[str]:

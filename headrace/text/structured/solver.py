@@ -93,12 +93,12 @@ class Solver:
 
     def values(self, state: State) -> list[Any] | None:
         """All values of a state, if they are enumerated; else None."""
-        found: list[Any] = []
+        values: list[Any] = []
         for one in self.alternatives(state):
             if one.values is None:
                 return None
-            found += [value for value in one.values if value not in found]
-        return found
+            values += [value for value in one.values if value not in values]
+        return values
 
     def _lacks_a_member(self, one: Alternative, depth: int) -> bool:
         """Whether a required member has no value."""
@@ -139,30 +139,30 @@ class Solver:
     def _chosen(self, one: Alternative, choice: Choice, rest: list[Choice]) -> Iterator[Alternative]:
         """Yield alternatives of the options in turn, so that the limit omits no option."""
         turns = [self._expanded(one.copy(), option, rest, choice.owners) for option in choice.options]
-        found = 0
+        count = 0
         while turns:
             for turn in list(turns):
                 alternative = next(turn, None)
                 if alternative is None:
                     turns.remove(turn)
                     continue
-                if found == MAX_ALTERNATIVES:
+                if count == MAX_ALTERNATIVES:
                     self.need("combinations", one.path or self.document.param, "too many combinations")
                     return
-                found += 1
+                count += 1
                 yield alternative
 
     def _avoided(self, one: Alternative, choice: Choice, rest: list[Choice]) -> Iterator[Alternative]:
         """Yield alternatives of the first option that has one; of all options if no choice is left."""
-        found, one = 0, replace(one, is_muted=True)
+        count, one = 0, replace(one, is_muted=True)
         for option in [*choice.options, *self._with_another_member(one, choice.avoided)]:
             for alternative in self._expanded(one.copy(), option, rest, choice.owners):
-                found += 1
+                count += 1
                 yield alternative
-            if (found and rest) or found >= MAX_ALTERNATIVES:
+            if (count and rest) or count >= MAX_ALTERNATIVES:
                 self.need("one_of", one.path or self.document.param, "many ways to avoid a schema")
                 return
-        if not found and choice.avoided and choice.avoided.words.keys() & PARTIAL:
+        if not count and choice.avoided and choice.avoided.words.keys() & PARTIAL:
             self._partial.add(self._solving[-1])
 
     def _with_another_member(self, one: Alternative, avoided: Part | None) -> Iterator[list[Term]]:
@@ -260,9 +260,9 @@ class Solver:
         term = self.document.term
         if part not in self._opposites:
             targets = [self.document.target(name, part) for name in REFERENCES if name in part.words]
-            found = [term(node, part) for node in opposites(part.words)]
-            found += [term(target.source, part, holds=False) for target in targets]
-            self._opposites[part] = [[one] for one in found]
+            terms = [term(node, part) for node in opposites(part.words)]
+            terms += [term(target.source, part, holds=False) for target in targets]
+            self._opposites[part] = [[one] for one in terms]
         options = self._opposites[part]
         # A single option may lead back to its owner: then the schema is avoided already.
         return Choice(options, owners | {(part, False)} if len(options) > 1 else owners, True, part)
@@ -271,7 +271,7 @@ class Solver:
         """Each option of a oneOf, with those others that it must avoid and does not already exclude."""
         options = [self.document.term(node, part) for node in part.words["oneOf"]]
         literals = [_literals(term) for term in options]
-        found = []
+        states = []
         for i, one in enumerate(options):
             avoided = []
             for j, (other, holds) in enumerate(options):
@@ -281,8 +281,8 @@ class Solver:
                     avoided.append((other, not holds))
             if avoided and literals[i] is None:
                 self.need("one_of", f"{part.path}.oneOf", f"a value may satisfy option {i} and another one")
-            found.append([one, *avoided])
-        return found
+            states.append([one, *avoided])
+        return states
 
     def _excludes(self, one: Term, other: Term) -> bool:
         try:

@@ -58,14 +58,14 @@ def check_values(value: object, path: str) -> None:
 
 def number_nodes(one: Alternative, excluded: list[float]) -> list[Schema]:
     """The nodes of the intervals between excluded numbers. Raises UnsupportedSchema, InvalidSchema."""
-    found: list[Schema] = []
+    nodes: list[Schema] = []
     for low, high in itertools.pairwise([None, *sorted(set(excluded)), None]):
         words = ({"exclusiveMinimum": low} if low is not None else {}) | (
             {"exclusiveMaximum": high} if high is not None else {}
         )
         piece = one.narrowed(words)
-        found += _interval(piece) if "number" in piece.kinds else []
-    return found
+        nodes += _interval(piece) if "number" in piece.kinds else []
+    return nodes
 
 
 def _interval(one: Alternative) -> list[Schema]:
@@ -137,23 +137,23 @@ class Strings:
     def node(self, one: Alternative, excluded: list[str]) -> Schema:
         """The node of an alternative's strings. Raises UnsupportedSchema."""
         result: Schema = {"type": "string", **sizes(one, "string")}
-        found = one.every(EXPRESSION)
+        expressions = one.every(EXPRESSION)
         for pattern, path in dict(reversed(one.located("pattern"))).items():
-            found += self.translated(pattern, path)
+            expressions += self.translated(pattern, path)
         for name, path in one.located("format"):
-            found += FORMATS.get(name, ())
+            expressions += FORMATS.get(name, ())
             own = LIBRARY_FORMATS.get(name)
             if own and result.setdefault("format", own) != own:
                 raise unsupported(path, f"both {own!r} and {result['format']!r}")
         if excluded:
-            found.append(other_than(excluded, one.path))
-        found = list(dict.fromkeys(found))
-        if len(found) > MAX_TOGETHER:
+            expressions.append(other_than(excluded, one.path))
+        expressions = list(dict.fromkeys(expressions))
+        if len(expressions) > MAX_TOGETHER:
             raise unsupported(one.path, f"more than {MAX_TOGETHER} expressions for one string")
-        if found:
-            result["pattern"] = found[0]
-        if len(found) > 1:
-            result["allOf"] = [{"pattern": pattern} for pattern in found[1:]]
+        if expressions:
+            result["pattern"] = expressions[0]
+        if len(expressions) > 1:
+            result["allOf"] = [{"pattern": pattern} for pattern in expressions[1:]]
         return result
 
     def translated(self, pattern: str, path: str) -> list[str]:
@@ -163,12 +163,12 @@ class Strings:
             limits = f"{MAX_PATTERN} characters, or {MAX_PATTERNS} together with others"
             raise unsupported(path, f"an expression longer than {limits}")
         try:
-            found = patterns.translated(pattern)
+            expressions = patterns.translated(pattern)
         except patterns.Untranslatable as exc:
             raise unsupported(path, f"{pattern[:100]!r}: {exc}") from exc
-        for reason in filter(None, map(patterns.problem, found)):
+        for reason in filter(None, map(patterns.problem, expressions)):
             raise unsupported(path, f"{pattern[:100]!r}: {reason}")
-        return found
+        return expressions
 
     def name_pattern(self, names: Alternative, path: str) -> str:
         """An expression for names; "": all. Raises UnsupportedSchema."""
@@ -180,10 +180,10 @@ class Strings:
             return str(node.get("pattern", ""))
         if "pattern" not in node:
             return f"^(?s:.){{{least},{'' if most is None else min(most, 1000)}}}$"
-        found = patterns.sized(node["pattern"], least, most)
-        if found is None:
+        pattern = patterns.sized(node["pattern"], least, most)
+        if pattern is None:
             raise unsupported(path, "a pattern and a length")
-        return found
+        return pattern
 
 
 def other_than(others: list[str], path: str) -> str:

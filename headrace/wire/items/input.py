@@ -191,14 +191,14 @@ def references(items: Sequence[Item]) -> list[str]:
     return [str(item["id"]) for item in items if item["type"] == "item_reference"]
 
 
-def resolved(items: Sequence[Item], found: Mapping[str, Item], param: str) -> list[Item]:
+def resolved(items: Sequence[Item], stored: Mapping[str, Item], param: str) -> list[Item]:
     """Replace references by the stored items in `found`. Raises ItemNotFound."""
     whole: list[Item] = []
     for item in items:
         if item["type"] != "item_reference":
             whole.append(item)
-        elif item["id"] in found:
-            whole.append(found[item["id"]])
+        elif item["id"] in stored:
+            whole.append(stored[item["id"]])
         else:
             raise ItemNotFound(f"Item with id '{item['id']}' not found.", param=param)
     return whole
@@ -283,8 +283,8 @@ def medium(part: Mapping[str, Any], param: str) -> Media:
         raise UnsupportedParameter.at(f"{param}.file_id", "no files are kept here")
     if part["type"] == "input_image":
         detail = part.get("detail")
-        found = media.at_url(part.get("image_url"), f"{param}.image_url")
-        return found if detail in (None, "auto") else replace(found, detail=detail)
+        image = media.at_url(part.get("image_url"), f"{param}.image_url")
+        return image if detail in (None, "auto") else replace(image, detail=detail)
     if part.get("file_url") is not None:
         return media.file_at_url(part["file_url"], part.get("filename"), f"{param}.file_url")
     return media.file(part.get("file_data"), part.get("filename"), f"{param}.file_data")
