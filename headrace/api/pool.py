@@ -43,7 +43,7 @@ async def the_pool(http: Request) -> Pool:
 
 
 async def the_pulls(http: Request) -> Pulls:
-    """Return what pulls models. Raises Forbidden if the server's models are fixed."""
+    """The part of the server that pulls models. Raises Forbidden if the server's models are fixed."""
     await the_pool(http)
     pulls: Pulls = http.app.state.pulls
     return pulls

@@ -269,7 +269,7 @@ class Stream:
 
     def _scanned(self, events: bytes) -> bytes:
         """Read the usage in these events, and return those that the caller gets."""
-        self.scan.saw(events)
+        self.scan.push(events)
         if not self._hides_usage or USAGE.search(events) is None:
             return events
         return b"".join(event for event in EVENT.findall(events) if not _is_usage(event))

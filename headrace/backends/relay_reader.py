@@ -158,7 +158,7 @@ class UsageScan:
         self._read = read
         self._pieces: list[bytes] = []  # the first and the last piece with a usage
 
-    def saw(self, piece: bytes) -> None:
+    def push(self, piece: bytes) -> None:
         """Inspect whole events."""
         if b'"usage"' in piece and USAGE.search(piece):
             self._pieces[1:] = [piece]

@@ -33,7 +33,7 @@ MOST_EFFECTS = 8  # that a receipt has
 class Observer(Protocol):
     """Receives every activation that is read, for statistics."""
 
-    def saw(self, activations: Floats) -> None:
+    def record(self, activations: Floats) -> None:
         """activations[tokens, features]. Called on the engine's thread, so it must be quick."""
         ...
 
@@ -81,7 +81,7 @@ class SAEProber:
     def _encode(self, states: Floats) -> Floats:
         activations = self.sae.encode(states)
         if self.observer is not None:
-            self.observer.saw(activations)
+            self.observer.record(activations)
         return activations
 
     def read(self, numbers: Floats, start: int) -> list[Reading]:

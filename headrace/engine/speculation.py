@@ -114,7 +114,7 @@ class Costs:
         return expected * self._factor(tokens) / self._factor(1)
 
     def record(self, tokens: int, seconds: float, context: int = 0) -> None:
-        """Record a step that had as many tokens as the one before it."""
+        """Record how long a step of so many tokens took. The step before it had as many, too."""
         if not 0 < tokens <= EXPECTED[-1][0]:
             return
         usual = self._factor(tokens)

@@ -60,7 +60,7 @@ class Charge(Protocol):
 class Observer(Protocol):
     """Receives the events of one generation, then its outcome, once."""
 
-    def saw(self, event: Event) -> None:
+    def on_event(self, event: Event) -> None:
         """Called before the reader gets the event. It must not block; an exception ends the generation."""
         ...
 
@@ -85,7 +85,7 @@ class AnswerMeter:
     _starts: dict[int, Started] = field(default_factory=dict, init=False)  # of choices that have not finished
     _tokens: dict[int, int] = field(default_factory=dict, init=False)  # ... and how many they have
 
-    def saw(self, event: Event) -> None:
+    def on_event(self, event: Event) -> None:
         tally = self.tally
         tally.began = tally.began or time.perf_counter()
         if isinstance(event, Finished):
@@ -196,7 +196,7 @@ class Generation(AsyncIterator[Event]):
         try:
             event = self._read_ahead.pop(0) if self._read_ahead else await anext(self._events)
             for observer in self._observers:
-                observer.saw(event)
+                observer.on_event(event)
         except StopAsyncIteration:
             if self._num_finished < self._num_choices:  # half an answer must not look like a whole one
                 self._error = ServerError("the answer broke off")

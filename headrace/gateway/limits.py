@@ -71,7 +71,9 @@ class Charge:
 
 
 class Settling:
-    """Settles `charge`, if there is one, when the body of an `async with` ends, if need be with its error."""
+    """Settles `charge`, if there is one, when the body of an `async with` ends; an error of the body is
+    recorded first.
+    """
 
     def __init__(self, tally: Tally) -> None:
         self._tally = tally

@@ -27,7 +27,7 @@ class Follower:
     _dropped: int = 0
     _arrived: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def saw(self, seen: Seen) -> None:
+    def push(self, seen: Seen) -> None:
         if self.request_id not in (None, seen.request_id):
             return
         readings = tuple(one for one in seen.entry.readings if self.sae in (None, one.sae))
@@ -81,13 +81,13 @@ class Monitored:
     model: str
     owner: str | None
 
-    def saw(self, event: Event) -> None:
+    def on_event(self, event: Event) -> None:
         if isinstance(event, Started) or not event.activations:
             return
         for follower in self.followers:
             if follower.owner == self.owner:
                 for entry in event.activations:
-                    follower.saw(Seen(self.request_id, self.model, event.index, entry))
+                    follower.push(Seen(self.request_id, self.model, event.index, entry))
 
     async def ended(self, outcome: Outcome, error: Exception | None) -> None:
         """Forget the request: nothing of it is stored."""

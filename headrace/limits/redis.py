@@ -120,7 +120,7 @@ class RedisLimiter:
         return RedisReservation(self, caller, lease, demand, int(reply[1]), state)
 
     async def _without(self, caller: Principal, demand: Demand) -> Reservation:
-        """Decide while Redis is down."""
+        """Reserve in this process alone, while Redis is down. Raises Overloaded if that is not allowed."""
         if self._local is None:
             raise Overloaded("the limits of API keys cannot be checked now")
         return await self._local.reserve(caller, demand)

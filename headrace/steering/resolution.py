@@ -114,7 +114,7 @@ def _dose(edits: list[Edit], max_dose: float) -> float | None:
 
 
 class _Resolver:
-    """Resolves one op."""
+    """Makes the edits of hidden states for one op of a request."""
 
     def __init__(self, op: Op, apply: Apply, library: ModelLibrary, shelf: Shelf) -> None:
         self._op, self._apply, self._library, self._shelf = op, apply, library, shelf

@@ -29,7 +29,7 @@ class _Minute:
         self.total, self.largest = np.zeros(num_features, np.float32), np.zeros(num_features, np.float32)
         self.active = np.zeros(num_features, np.int32)
 
-    def saw(self, count: int, mean: Doubles, largest: Floats, active: NDArray[np.int64]) -> None:
+    def record(self, count: int, mean: Doubles, largest: Floats, active: NDArray[np.int64]) -> None:
         self.count += count
         self.total += (mean * count).astype(np.float32)
         np.maximum(self.largest, largest, out=self.largest)
@@ -53,7 +53,7 @@ class RunningStatistics:
         self._mean, self._squares = np.zeros(num_features), np.zeros(num_features)  # squares of deviations
         self._largest, self._active = np.zeros(num_features), np.zeros(num_features, np.int64)
 
-    def saw(self, activations: Floats) -> None:
+    def record(self, activations: Floats) -> None:
         """Add activations[tokens, features]."""
         tokens = len(activations)
         if not tokens:
@@ -73,7 +73,7 @@ class RunningStatistics:
             np.maximum(self._largest, largest, out=self._largest)
             self._active += active
             self.count = whole
-            self._minute().saw(tokens, mean, largest, active)
+            self._minute().record(tokens, mean, largest, active)
 
     def features(self) -> tuple[FeatureStatistics, ...]:
         """The statistics of the features that were active, the most often active first."""

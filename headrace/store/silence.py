@@ -71,8 +71,8 @@ class Silence:
         self._is_silent = False
 
     async def _answers(self) -> bool:
-        """Whether it answers the question, or has answered a transaction meanwhile: where the machine is busy
-        a new connection takes long.
+        """Whether the database answers a query on a new connection, or has answered a transaction meanwhile:
+        where the machine is busy a new connection takes long.
         """
         num_before = self._num_ended
         try:

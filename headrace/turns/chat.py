@@ -83,7 +83,7 @@ class ChatTurn:
         generation.observe(self)
         return generation
 
-    def saw(self, event: Event) -> None:
+    def on_event(self, event: Event) -> None:
         self._collected.push(event)
 
     async def ended(self, outcome: Outcome, _: Exception | None) -> None:

@@ -36,7 +36,7 @@ class Presets(Refreshed):
         return self._all
 
     async def refresh(self) -> None:
-        """Read them. Raises StoreUnavailable."""
+        """Read all presets from the store. Raises StoreUnavailable."""
         presets: dict[str, Created] = {}
         for stored in await self._store.presets.all():
             known = self._all.get(stored.name)

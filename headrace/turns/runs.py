@@ -107,7 +107,7 @@ class Run:
             self.error = error
             self._generating.cancel()
 
-    def saw(self, event: Event) -> None:
+    def on_event(self, event: Event) -> None:
         self.first, self.last = self.first or event, event
         self._add(self.encoder.event(event))
 

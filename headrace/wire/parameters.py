@@ -284,7 +284,7 @@ class ByType:
         )
 
     def _choose(self, value: Any, names: dict[str | None, str]) -> str | None:
-        """The name of the model for a value."""
+        """The name of the pydantic model that validates a value, by its `type`; None: there is none."""
         type = value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
         if type is None and isinstance(value, dict):
             return self._untyped(value)

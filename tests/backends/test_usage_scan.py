@@ -63,7 +63,7 @@ def anthropic(members: dict[str, object]) -> Usage | None:
 def test_usage_is_read_off_the_pieces(pieces: list[bytes], usage: Usage | None) -> None:
     found = UsageScan(anthropic if b"input_tokens" in b"".join(pieces) else openai_usage)
     for piece in pieces:
-        found.saw(piece)
+        found.push(piece)
     assert found.usage() == usage
 
 

@@ -25,7 +25,7 @@ class Recorder:
         self.text = ""
         self.ends: list[tuple[Outcome, str, int]] = []
 
-    def saw(self, event: Event) -> None:
+    def on_event(self, event: Event) -> None:
         self.text += event.text if isinstance(event, TextDelta) else ""
 
     async def ended(self, outcome: Outcome, error: Exception | None) -> None:

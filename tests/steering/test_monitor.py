@@ -96,7 +96,7 @@ async def read_slowly() -> None:
         observer = monitor.observer(request)
         for place in range(MAX_WAITING + 5):
             entry = Activations(place, "x", b"x", readings=(Reading("s", {1: 0.5}),))
-            observer.saw(TextDelta(0, "x", activations=(entry,)))
+            observer.on_event(TextDelta(0, "x", activations=(entry,)))
         found = await follower.next(1.0)
     assert [found[0].dropped, found[0].entry.position, len(found)] == [5, 5, MAX_WAITING]
     assert all(isinstance(one, Seen) and not one.dropped for one in found[1:])

@@ -32,7 +32,7 @@ def test_the_largest_of_each_token_come_first(share: float, count: int) -> None:
 def test_statistics_are_those_of_all_tokens(share: float) -> None:
     statistics, parts = RunningStatistics(FEATURES), [activations(n, share, n) for n in (1, 7, 40, 1)]
     for part in parts:
-        statistics.saw(part)
+        statistics.record(part)
     whole = np.concatenate(parts).astype(np.float64)
     seen = {entry.feature: entry for entry in statistics.features()}
     assert sorted(seen) == np.flatnonzero(whole.any(axis=0)).tolist()

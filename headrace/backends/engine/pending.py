@@ -48,7 +48,7 @@ class PendingLogprobs:
         return bool(self._waiting)
 
     def add(self, logprob: TokenLogprob, length: int) -> None:
-        """Add a token's. `length`: of its text."""
+        """Add the log probability of the next token. `length`: of its text, in characters."""
         start, self._num_decoded = self._num_decoded, self._num_decoded + length
         self._waiting.append((start, self._num_decoded, logprob))
 

@@ -255,15 +255,15 @@ class AnswerWatch:
         self._text += self._raw(token)
         if self._thinking is not None:
             mark = self._thinking.end if self._is_thinking else self._thinking.begin
-            if self._found(mark.encode()):
+            if self._skip(mark.encode()):
                 self._is_thinking = not self._is_thinking
-        if self._begin is not None and not self._is_thinking and self._found(self._begin):
+        if self._begin is not None and not self._is_thinking and self._skip(self._begin):
             self._is_in_call = True
         self._text = self._text[-self._longest :] if self._longest else b""
         return self.state
 
-    def _found(self, mark: bytes) -> bool:
-        """Whether the text has the mark; if so, what is before its end is dropped."""
+    def _skip(self, mark: bytes) -> bool:
+        """Drop the text up to the end of the mark. Returns False if the text does not have it."""
         place = self._text.find(mark)
         if place >= 0:
             self._text = self._text[place + len(mark) :]

@@ -103,7 +103,7 @@ class Moves:
         """See `ordered`."""
         return ordered(replicas, affinity, self._moved.get(affinity))
 
-    def went(self, replicas: Sequence[Replica], affinity: bytes, replica: Replica) -> None:
+    def record(self, replicas: Sequence[Replica], affinity: bytes, replica: Replica) -> None:
         """Record which replica answers. One that was away gets its conversations back."""
         preferred = _by_weight(replicas, affinity)[0]
         self._moved.pop(affinity, None)

@@ -218,7 +218,7 @@ class Replicas(Backend):
                 permit.abandoned()
                 raise
             else:
-                self._moves.went(self.members, key, replica)
+                self._moves.record(self.members, key, replica)
                 _note(replica)
                 return value
         raise error or self._unavailable()

@@ -57,8 +57,8 @@ class Call:
     sinks: torch.Tensor | None  # [heads] scores that take part in the softmax, and have no value (gpt-oss)
 
 
-class Answering(Protocol):
-    """Something that computes the attention of one forward pass."""
+class PassAttention(Protocol):
+    """Computes the attention of one forward pass, layer by layer."""
 
     def attend(self, call: Call) -> torch.Tensor:
         """Compute the attention of the pass's next layer: [1, T, heads, width of values]."""
@@ -66,7 +66,7 @@ class Answering(Protocol):
 
 
 # The pass under way in this thread. Models take no argument that they would pass on unchanged to all layers.
-current: ContextVar[Answering] = ContextVar("current")
+current: ContextVar[PassAttention] = ContextVar("current")
 
 
 def register() -> None:

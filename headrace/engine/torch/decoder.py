@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 from transformers.cache_utils import LinearAttentionCacheLayerMixin
 
-from headrace.engine.torch.attention import NAME, Answering, NotPageable, current
+from headrace.engine.torch.attention import NAME, NotPageable, PassAttention, current
 from headrace.errors import ModelError
 
 
@@ -42,7 +42,7 @@ class Decoder:
         self.states = torch.empty(0)  # of the last pass, the head's input: [T, width]
 
     def packed(
-        self, ids: torch.Tensor, positions: torch.Tensor, rows: torch.Tensor | None, step: Answering
+        self, ids: torch.Tensor, positions: torch.Tensor, rows: torch.Tensor | None, step: PassAttention
     ) -> torch.Tensor:
         """One pass over ids[T] of many sequences, whose attention `step` computes: logits[R, vocabulary] of
         `rows`; None: of all.

@@ -210,7 +210,7 @@ def _parameter_size(count: int) -> str:
 
 
 def digest(info: ModelInfo) -> str:
-    """64 hexadecimal digits, of which clients show the first."""
+    """A model's id as Ollama's clients show it, which print its first digits: 64 in hexadecimal."""
     text = "\0".join((info.owned_by, info.id, str(info.created)))
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -53,13 +53,13 @@ def test_a_conversation_that_had_to_move_stays_where_it_went() -> None:
     preferred, other, _ = ordered(members, b"a")
     preferred.num_active = 3
     assert moves.ordered(members, b"a")[0] is other
-    moves.went(members, b"a", other)
+    moves.record(members, b"a", other)
     preferred.num_active = 0
     assert moves.ordered(members, b"a")[0] is other
     assert moves.ordered(members, b"a")[1] is preferred
     other.num_active = 3
     assert moves.ordered(members, b"a")[0] is preferred, "the bound counts here, too"
-    moves.went(members, b"a", preferred)
+    moves.record(members, b"a", preferred)
     other.num_active = 0
     assert moves.ordered(members, b"a")[0] is preferred
 
@@ -68,7 +68,7 @@ def test_moves_are_forgotten_the_oldest_first() -> None:
     members, moves = replicas(2), Moves()
     for number in range(2 * MAX_MOVED + 2):
         for one in members:  # one of them is not the preferred one
-            moves.went(members, b"%d" % number, one)
+            moves.record(members, b"%d" % number, one)
     assert len(moves._moved) <= MAX_MOVED
     assert moves.ordered(members, b"0") == ordered(members, b"0")
 
