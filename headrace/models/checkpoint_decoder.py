@@ -42,7 +42,9 @@ PARTS = {
     "mlp.up_proj": "ffn_up",
     "mlp.gate_up_proj": "ffn_up",
     "mlp.down_proj": "ffn_down",
+    "mlp.gate": "ffn_gate_inp",
 }
+EXPERT = re.compile(r"mlp\.experts\.(\d{1,5})\.(.+)")
 # Gemma has four norms a layer, of which two come after what they normalise.
 GEMMA = {
     **PARTS,
@@ -69,6 +71,7 @@ ARCHITECTURES = {
     "mistral": "llama",
     "qwen2": "qwen2",
     "qwen3": "qwen3",
+    "qwen3_moe": "qwen3moe",
     "smollm3": "smollm3",
     "granite": "granite",
     "phi3": "phi3",
@@ -83,6 +86,7 @@ READ = frozenset(
         "no_rope_layer_interval", "partial_rotary_factor", "query_pre_attn_scalar", "embedding_multiplier",
         "attention_multiplier", "residual_multiplier", "logits_scaling", "tie_word_embeddings",
         "attention_bias", "mlp_bias",  # the tensors say it
+        "num_experts", "num_experts_per_tok", "moe_intermediate_size", "norm_topk_prob",
     }
 )  # fmt: skip
 IDLE = frozenset(
@@ -97,8 +101,8 @@ IDLE = frozenset(
         "unsloth_version",
         # how texts are generated, and what answers contain
         "do_sample", "temperature", "top_k", "top_p", "max_length", "max_new_tokens", "repetition_penalty",
-        "id2label", "label2id", "output_attentions", "output_hidden_states", "return_dict", "sep_token_id",
-        "task_specific_params", "tokenizer_class",
+        "id2label", "label2id", "output_attentions", "output_hidden_states", "output_router_logits",
+        "return_dict", "router_aux_loss_coef", "sep_token_id", "task_specific_params", "tokenizer_class",
     }
 )  # fmt: skip
 # Other members, with the values that change nothing.
@@ -111,16 +115,26 @@ NEUTRAL: Mapping[str, tuple[object, ...]] = {
     "rope_interleaved": (False,),
     "use_mrope": (False,),
     "use_qk_norm": (False,),
+    "decoder_sparse_step": (1,),
+    "mlp_only_layers": ([],),
 }
 # What transformers takes for a member that is absent, where the architectures differ.
 ABSENT: Mapping[str, Json] = {
     "mistral": {"sliding_window": 4096, "num_key_value_heads": 8},
     "qwen2": {"num_key_value_heads": 32},
     "qwen3": {"num_key_value_heads": 32, "head_dim": 128},
+    "qwen3_moe": {
+        "num_key_value_heads": 4,
+        "num_experts": 128,
+        "num_experts_per_tok": 8,
+        "moe_intermediate_size": 768,
+        "norm_topk_prob": False,
+    },
     "smollm3": {"rope_theta": 2e6, "num_key_value_heads": 4},
     "phi3": {"rms_norm_eps": 1e-5},
     "gemma3_text": {"rope_theta": 1e6, "sliding_window": 4096, "num_key_value_heads": 4, "head_dim": 256},
 }
+RENAMED = {"num_local_experts": "num_experts"}  # by transformers 5
 PATTERN = 6  # of gemma3: every so many layers attend to everything, where config.json does not say it
 PAUSE = 4  # of smollm3: every so many layers do not rotate, where config.json does not say it
 
@@ -141,7 +155,8 @@ def read(config: Json, unsupported: Unsupported) -> Read:
 class _Reading:
     def __init__(self, config: Json, unsupported: Unsupported) -> None:
         self._type = str(config.get("model_type"))
-        self._config: Json = {**ABSENT.get(self._type, {}), **config}
+        written = {RENAMED.get(name, name): value for name, value in config.items()}
+        self._config: Json = {**ABSENT.get(self._type, {}), **written}
         self._unsupported = unsupported
 
     def read(self) -> Read:
@@ -160,12 +175,12 @@ class _Reading:
             rotated = self._number("partial_rotary_factor", self._number("partial_rotary_factor", 1.0), rope)
         if _kind(rope) == "linear":
             factor = self._number("factor", None, rope)
-        is_gemma = self._type == "gemma3_text"
+        is_gemma, has_experts = self._type == "gemma3_text", self._type == "qwen3_moe"
         shape = Hyperparameters(
             architecture=ARCHITECTURES[self._type],
             num_layers=layers,
             hidden=hidden,
-            feed_forward=self._integer("intermediate_size"),
+            feed_forward=self._integer("moe_intermediate_size" if has_experts else "intermediate_size"),
             num_heads=heads,
             num_kv_heads=self._integer("num_key_value_heads", heads),
             head_dim=head_dim,
@@ -183,6 +198,9 @@ class _Reading:
             residual_scale=self._number("residual_multiplier", 1.0),
             logit_scale=1 / self._number("logits_scaling", 1.0),
             activation="gelu" if is_gemma else "silu",
+            num_experts=self._integer("num_experts") if has_experts else 0,
+            num_chosen=self._integer("num_experts_per_tok") if has_experts else 0,
+            is_choice_normalised=bool(self._config.get("norm_topk_prob")),
         )
         factors = self._llama3_factors(rope, shape) if _kind(rope) == "llama3" else None
         return Read(shape, factors)
@@ -217,10 +235,12 @@ class _Reading:
         window = self._config.get("sliding_window")
         if not isinstance(window, int) or window <= 0 or self._config.get("use_sliding_window") is False:
             return ()
-        if self._type in ("qwen2", "qwen3", "smollm3") and not self._config.get("use_sliding_window"):
+        if self._type in ("qwen2", "qwen3", "qwen3_moe", "smollm3") and not self._config.get(
+            "use_sliding_window"
+        ):
             return ()
         kinds = self._config.get("layer_types")
-        if isinstance(kinds, list) and len(kinds) == layers:
+        if isinstance(kinds, list) and len(kinds) == layers and self._type != "qwen3_moe":
             return tuple(window if kind == "sliding_attention" else 0 for kind in kinds)
         if self._type == "gemma3_text":
             period = self._integer("sliding_window_pattern", PATTERN)
@@ -336,9 +356,12 @@ class CheckpointDecoder:
         if name in NAMES:
             return NAMES[name]
         match = LAYER.fullmatch(name)
-        if match is None or match[2] not in parts:
+        part, expert = (match[2], "") if match else ("", "")
+        if of_expert := EXPERT.fullmatch(part):
+            part, expert = f"mlp.{of_expert[2]}", f".{int(of_expert[1])}"
+        if match is None or part not in parts:
             raise self.unsupported(f"has a tensor {name[:200]!r}")
-        return f"blk.{int(match[1])}.{parts[match[2]]}.{match[3]}"
+        return f"blk.{int(match[1])}.{parts[part]}{expert}.{match[3]}"
 
     def _repeats_embedding(self) -> bool:
         """Whether the head is a copy of the embedding, whatever the configuration says (as transformers)."""

@@ -49,18 +49,21 @@ class GGUFFile:
 
     def raw(self, name: str) -> NDArray[np.uint8]:
         """The quantized bytes of a tensor, uint8[rows, bytes a row]."""
-        return np.asarray(self._tensors[name].data)
+        data = np.asarray(self._tensors[name].data)
+        return data.reshape(-1, data.shape[-1])
 
     def weight(self, name: str) -> NDArray[np.float32]:
-        """The exactly dequantized tensor, float32[out, in] or [size], rows in the file's order. Raises
-        UnsupportedModel for a format that is not known.
+        """The exactly dequantized tensor, float32[out, in] or [size], rows in the file's order; the
+        matrices of experts, which share a tensor, below each other. Raises UnsupportedModel for a format that
+        is not known.
         """
         tensor = self._tensors[name]
         try:
             values = dequantize(tensor.data, tensor.tensor_type)
         except NotImplementedError as exc:
             raise self.metadata.unsupported(f"has {name!r} in the format {tensor.tensor_type.name}") from exc
-        return np.asarray(values, dtype=np.float32).reshape(_shape(tensor))
+        *_, size = shape = _shape(tensor)
+        return np.asarray(values, dtype=np.float32).reshape((-1, size) if len(shape) > 1 else shape)
 
 
 def header(path: Path) -> Header:

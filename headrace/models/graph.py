@@ -91,6 +91,8 @@ class _Layers:
         return _scaled(x, self.shape.residual_scale)
 
     def _feed_forward(self, block: str, x: ov.Output) -> ov.Node:
+        if self.shape.num_experts:
+            return self._experts(block, x)
         gate, up = self._gate_and_up(block, x)
         active = ops.swish(gate) if self.shape.activation == "silu" else ops.gelu(gate, "tanh")
         return self._linear(block + "ffn_down", ops.multiply(active, up).output(0))
@@ -101,6 +103,43 @@ class _Layers:
             return [self._linear(block + "ffn_gate", x).output(0), up]
         halves: list[ov.Output] = ops.split(up, ops.constant(np.int64(-1)), 2).outputs()
         return halves
+
+    def _experts(self, block: str, x: ov.Output) -> ov.Node:
+        """What the experts that a router chooses for each token give, weighted (Shazeer et al. 2017). Written
+        as if all experts computed all tokens: the CPU plugin recognises that in just this form, and computes
+        the chosen ones.
+        """
+        shape, count, last = self.shape, self.shape.num_experts, _ints(-1)
+        flat = ops.reshape(x, _ints(-1, shape.hidden), special_zero=False)
+        odds = ops.softmax(self._product(flat.output(0), (block + "ffn_gate_inp", 0)), -1)
+        chosen = ops.topk(odds, ops.constant(np.int64(shape.num_chosen)), -1, "max", "value", "i64")
+        shares, ids = chosen.outputs()
+        if shape.is_choice_normalised:
+            shares = ops.divide(shares, ops.reduce_sum(shares, last, keep_dims=True))
+        none = ops.broadcast(ops.constant(np.float32(0)), ops.shape_of(odds))
+        spread = ops.scatter_elements_update(none, ids, shares, ops.constant(np.int64(1)))
+        sizes = ops.gather(ops.shape_of(x), _ints(0, 1), _ints(0))  # batch, tokens
+        by_expert = ops.reshape(
+            ops.transpose(spread, _ints(1, 0)), ops.concat([_ints(count), sizes], 0), special_zero=False
+        )
+        tiled = ops.reshape(
+            ops.tile(flat, _ints(count, 1)), _ints(count, -1, shape.hidden), special_zero=False
+        )
+        gate = self._of_experts(block + "ffn_gate", tiled)
+        active = ops.multiply(gate, ops.sigmoid(gate))
+        wide = ops.multiply(active, self._of_experts(block + "ffn_up", tiled))
+        down = self._of_experts(block + "ffn_down", wide)
+        answers = ops.reshape(
+            down, ops.concat([_ints(count), sizes, _ints(shape.hidden)], 0), special_zero=False
+        )
+        return ops.reduce_sum(ops.multiply(answers, ops.unsqueeze(by_expert, last)), _ints(0))
+
+    def _of_experts(self, name: str, x: ov.Node) -> ov.Node:
+        """The product of each expert's rows and its matrix: [experts, rows, out]."""
+        count, stacked = self.shape.num_experts, name + "_exps.weight"
+        names = [stacked] if stacked in self.source else [f"{name}.{index}.weight" for index in range(count)]
+        matrices = weights.constant(self.source, *((one, 0) for one in names), experts=count)
+        return ops.matmul(x, matrices, False, True)
 
     def _attention(self, index: int, block: str, x: ov.Output) -> ov.Node:
         shape = self.shape

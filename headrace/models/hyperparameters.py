@@ -19,13 +19,15 @@ from numpy.typing import NDArray
 from headrace.errors import UnsupportedModel
 from headrace.models.metadata import MOST_LAYERS, Metadata
 
-ARCHITECTURES = ("llama", "qwen2", "qwen3", "smollm3", "granite", "phi3", "gemma3")
+ARCHITECTURES = ("llama", "qwen2", "qwen3", "qwen3moe", "smollm3", "granite", "phi3", "gemma3")
+HEADS_NORMED = ("qwen3", "qwen3moe", "gemma3")  # queries and keys have a norm
 INTERLEAVED = frozenset({"llama", "smollm3", "granite"})  # ggml stores their q and k rows as pairs
 ROTATION_PAUSE = 4  # every so many layers smollm3 does not rotate
 GEMMA_PERIOD = 6  # every so many layers of gemma3 attend to everything, where the file does not say it
 # Layers of the one gemma3 (27B) whose queries are scaled by hidden / heads. The file does not say it.
 GEMMA_LARGEST = 62
 MOST = 2**31 - 1
+EXPERTS = ("ffn_gate.weight", "ffn_up.weight", "ffn_down.weight")  # what each expert has
 # Architectures that the runtime's paged attention cannot compute: it has no input for a soft cap.
 BEYOND = {"gemma2": ", which caps the scores of its attention"}
 
@@ -40,6 +42,7 @@ READ = frozenset(
 # ... and those that only one architecture has.
 OWN: Mapping[str, frozenset[str]] = {
     "granite": frozenset({"attention.scale", "embedding_scale", "residual_scale", "logit_scale"}),
+    "qwen3moe": frozenset({"expert_count", "expert_used_count", "expert_feed_forward_length"}),
     "phi3": frozenset({"attention.sliding_window"}),
     "gemma3": frozenset(
         {
@@ -127,6 +130,9 @@ class Hyperparameters:
     residual_scale: float = 1.0  # what a layer adds is multiplied by it
     logit_scale: float = 1.0  # logits are multiplied by it
     activation: Activation = "silu"
+    num_experts: int = 0  # of each layer, `feed_forward` wide; 0: one feed-forward for all tokens
+    num_chosen: int = 0  # experts that a token uses
+    is_choice_normalised: bool = True  # the weights of the chosen experts add up to 1
     interleaved: bool = False  # q and k rows are stored in ggml's order, pairs (x0, x_half)
 
     def window(self, layer: int) -> int:
@@ -207,7 +213,7 @@ def _numbers(metadata: Metadata, architecture: str, tensors: Mapping[str, Shape]
         architecture=architecture,
         num_layers=number("block_count"),
         hidden=hidden,
-        feed_forward=number("feed_forward_length"),
+        feed_forward=number(f"{'expert_' if architecture == 'qwen3moe' else ''}feed_forward_length"),
         num_heads=heads,
         num_kv_heads=number("attention.head_count_kv", heads),
         head_dim=head_dim,
@@ -230,6 +236,12 @@ def _with_own(metadata: Metadata, shape: Hyperparameters) -> Hyperparameters:
     layers = range(min(shape.num_layers, MOST_LAYERS))
     if shape.architecture == "smollm3":
         return replace(shape, unrotated=frozenset(layers[ROTATION_PAUSE - 1 :: ROTATION_PAUSE]))
+    if shape.architecture == "qwen3moe":
+        return replace(
+            shape,
+            num_experts=metadata.integer("qwen3moe.expert_count"),
+            num_chosen=metadata.integer("qwen3moe.expert_used_count"),
+        )
     if shape.architecture == "granite":
         return replace(
             shape,
@@ -290,7 +302,12 @@ def check_tensors(
     """Check that the graph uses each tensor, and has all that it needs. Raises what `unsupported` makes."""
     if shape.num_layers > len(tensors):  # before so many names are made
         raise unsupported(f"has {len(tensors)} tensors for {shape.num_layers} layers")
-    needed, allowed = _needed(shape), _allowed(shape)
+    if shape.num_experts and not 0 < shape.num_chosen <= shape.num_experts <= MOST:
+        raise unsupported(f"uses {shape.num_chosen} of {shape.num_experts} experts")
+    is_stacked = "blk.0.ffn_gate_exps.weight" in tensors
+    if not is_stacked and shape.num_layers * shape.num_experts > len(tensors):
+        raise unsupported(f"has {len(tensors)} tensors for {shape.num_experts} experts a layer")
+    needed, allowed = _needed(shape, is_stacked=is_stacked), _allowed(shape)
     missing = [name for name in needed if name not in tensors]
     if missing:
         raise unsupported(f"has no tensor {missing[0]!r}")
@@ -302,7 +319,7 @@ def check_tensors(
             raise unsupported(f"has {name!r} of shape {list(actual)[:8]}, not {list(wanted)}")
 
 
-def _needed(shape: Hyperparameters) -> dict[str, Shape]:
+def _needed(shape: Hyperparameters, *, is_stacked: bool) -> dict[str, Shape]:
     hidden, query, kv = shape.hidden, shape.num_heads * shape.head_dim, shape.num_kv_heads * shape.head_dim
     needed: dict[str, Shape] = {
         "token_embd.weight": (shape.vocabulary, hidden),
@@ -328,9 +345,28 @@ def _needed(shape: Hyperparameters) -> dict[str, Shape]:
         layer |= {"attn_q.bias": (query,), "attn_k.bias": (kv,), "attn_v.bias": (kv,)}
     if shape.architecture == "gemma3":
         layer |= {"post_attention_norm.weight": (hidden,), "post_ffw_norm.weight": (hidden,)}
-    if shape.architecture in ("qwen3", "gemma3"):
+    if shape.num_experts:
+        layer = _with_experts(shape, layer, is_stacked=is_stacked)
+    if shape.architecture in HEADS_NORMED:
         layer |= {"attn_q_norm.weight": (shape.head_dim,), "attn_k_norm.weight": (shape.head_dim,)}
     return needed | _for_all_layers(shape, layer)
+
+
+def _with_experts(
+    shape: Hyperparameters, layer: Mapping[str, Shape], *, is_stacked: bool
+) -> dict[str, Shape]:
+    """The tensors of a layer with the feed-forward of each expert, or with those of all in one tensor."""
+    count = shape.num_experts
+    found: dict[str, Shape] = {"ffn_gate_inp.weight": (count, shape.hidden)}
+    for name, size in layer.items():
+        part, is_expert = name.removesuffix(".weight"), name in EXPERTS
+        if is_expert and is_stacked:
+            found[f"{part}_exps.weight"] = (count, *size)
+        elif is_expert:
+            found |= {f"{part}.{index}.weight": size for index in range(count)}
+        else:
+            found[name] = size
+    return found
 
 
 def _allowed(shape: Hyperparameters) -> dict[str, Shape]:

@@ -26,10 +26,14 @@ Part = tuple[str, int]  # (tensor, number of heads to deinterleave; 0: none)
 Int8 = tuple[NDArray[np.int8], NDArray[np.float16]]
 
 
-def constant(source: Decoder, *parts: Part) -> ov.Output:
-    """Stack matrices vertically as a graph output f32[out, in]. All must have the same storage."""
+def constant(source: Decoder, *parts: Part, experts: int = 0) -> ov.Output:
+    """Stack matrices vertically as a graph output f32[out, in], or those of experts behind each other:
+    f32[experts, out, in]. All must have the same storage.
+    """
     stored = [_stored(source, name, heads) for name, heads in parts]
     arrays = [np.concatenate(pieces) for pieces in zip(*stored, strict=True)]
+    if experts:
+        arrays = [whole.reshape(experts, -1, *whole.shape[1:]) for whole in arrays]
     kind = storage(source, parts[0][0])
     if kind in ("int8", "int4"):
         return compressed(arrays[0], arrays[1])
@@ -44,8 +48,12 @@ def vector(source: Decoder, name: str) -> NDArray[np.float32]:
 
 
 def storage(source: Decoder, name: str) -> Literal["int8", "int4", "f32", "f16", "bf16"]:
-    """The storage of a tensor: its own format if the graph has it, else int8 with scales."""
+    """The storage of a tensor: its own format if the graph has it, else int8 with scales. Experts of half
+    precision are rounded, too: the CPU plugin would hold them in float32, twice as large as their file.
+    """
     kind = source.tensor_type(name)
+    if kind in (Type.F16, Type.BF16) and _is_of_experts(name) and not source.num_columns(name) % GROUP:
+        return "int8"
     if kind == Type.Q4_0 and name != EMBEDDING:  # of which rows are read, too
         return "int4"
     if kind == Type.F32:
@@ -53,6 +61,12 @@ def storage(source: Decoder, name: str) -> Literal["int8", "int4", "f32", "f16",
     if kind == Type.BF16:
         return "bf16"
     return "f16" if kind == Type.F16 or source.num_columns(name) % GROUP else "int8"
+
+
+def _is_of_experts(name: str) -> bool:
+    """Whether it is the matrix of one expert, blk.0.ffn_up.7.weight, or of all: blk.0.ffn_up_exps.weight."""
+    part = name.split(".")[-2]
+    return part.isdecimal() or part.endswith("_exps")
 
 
 def _stored(source: Decoder, name: str, heads: int) -> list[NDArray]:  # type: ignore[type-arg]  # of several dtypes
@@ -79,17 +93,17 @@ def _finite(source: Decoder, name: str, numbers: NDArray[F]) -> NDArray[F]:
 
 
 def compressed(values: NDArray[np.int8] | NDArray[np.uint8], scale: NDArray[np.float16]) -> ov.Output:
-    """Numbers [out, groups, GROUP] × float16[out, groups, 1] as f32[out, in]. The numbers are int8, or uint8
-    from 0 to 15, which stand for those from -8 to 7.
+    """Numbers [..., out, groups, GROUP] × float16[..., out, groups, 1] as f32[..., out, in]. The
+    numbers are int8, or uint8 from 0 to 15, which stand for those from -8 to 7.
     """
-    rows, groups, size = values.shape
+    *rows, groups, size = values.shape
     if values.dtype == np.int8:
         numbers = ops.convert(ops.constant(values), "f16")
     else:
-        middle = packed(np.full((1, 1, 1), 8, np.uint8))
+        middle = packed(np.full((1,) * values.ndim, 8, np.uint8))
         numbers = ops.subtract(ops.convert(packed(values), "f16"), ops.convert(middle, "f16"))
     product = ops.multiply(numbers, ops.constant(scale))
-    shape = ops.constant(np.array([rows, groups * size], np.int64))
+    shape = ops.constant(np.array([*rows, groups * size], np.int64))
     return _widen(ops.reshape(product, shape, special_zero=False))
 
 

@@ -38,7 +38,7 @@ def test_llama_cpp_serves_what_the_engine_does_not_read(other: Path, tmp_path: P
         assert "model   other (exaone, F32, context 512, by llama.cpp)" in server.announcement
         assert "model   ours (llama, F32, context 512, by llama.cpp)" in server.announcement
         assert (
-            "'exaone'; the engine reads llama, qwen2, qwen3, "
+            "'exaone'; the engine reads llama, qwen2, qwen3, qwen3moe, "
             "smollm3, granite, phi3, gemma3: llama.cpp serves it" in server.log.read_text()
         )
         answer = server.post(dict(REQUEST))

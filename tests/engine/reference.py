@@ -19,7 +19,7 @@ Floats = NDArray[np.float32]
 
 class ReferenceModel:
     """A GGUF file of architecture llama, smollm3 or granite (they rotate interleaved pairs), qwen2, qwen3,
-    phi3 or gemma3 (they rotate halves).
+    qwen3moe, phi3 or gemma3 (they rotate halves).
     """
 
     def __init__(self, path: Path) -> None:
@@ -47,6 +47,7 @@ class ReferenceModel:
         self.window = fields.get("attention.sliding_window", 0)
         self.scale = fields.get("attention.scale", 0) or self.head_dim**-0.5
         self.embedding_scale = fields.get("embedding_scale", 0) or 1
+        self.num_chosen = fields.get("expert_used_count", 0)
         self.is_gemma = arch == "gemma3"
         self.period = fields.get("attention.sliding_window_pattern", 6 if self.is_gemma else 0)
         self.local_base = fields.get("rope.freq_base_swa", 10000.0)
@@ -91,7 +92,25 @@ class ReferenceModel:
         """Whether the layer attends to everything."""
         return not self.window or bool(self.period and (layer + 1) % self.period == 0)
 
+    def _experts(self, block: str, x: Floats) -> Floats:
+        """Each token's answers of the experts with the largest odds, weighted by these."""
+        router, *experts = (
+            self.weights[f"{block}{part}.weight"]
+            for part in ("ffn_gate_inp", "ffn_gate_exps", "ffn_up_exps", "ffn_down_exps")
+        )
+        odds = np.exp(x @ router.T)
+        out = np.zeros_like(x)
+        for row, token in enumerate(x):
+            chosen = np.argsort(-odds[row])[: self.num_chosen]
+            for expert in chosen:
+                gate, up, down = (weight[expert] for weight in experts)
+                active = gate @ token / (1 + np.exp(-(gate @ token)))
+                out[row] += odds[row, expert] / odds[row, chosen].sum() * (down @ (active * (up @ token)))
+        return out
+
     def _feed_forward(self, block: str, x: Floats) -> Floats:
+        if self.num_chosen:
+            return self._experts(block, x)
         up = self._linear(x, block + "ffn_up")
         if block + "ffn_gate.weight" in self.weights:
             gate = self._linear(x, block + "ffn_gate")

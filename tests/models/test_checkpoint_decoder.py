@@ -34,6 +34,7 @@ GRANITE = {
     "embedding_multiplier": 2.5, "attention_multiplier": 0.3, "residual_multiplier": 0.4,
     "logits_scaling": 3.0,
 }  # fmt: skip
+EXPERTS = {"num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 48}
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("llama", {}),
     "llama with biases, tied": (
@@ -45,6 +46,8 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "mistral without a window": ("mistral", {"sliding_window": None}),
     "qwen2": ("qwen2", {}),
     "qwen3": ("qwen3", {"head_dim": 32}),
+    "qwen3_moe": ("qwen3_moe", {**EXPERTS, "norm_topk_prob": True}),
+    "qwen3_moe, not normalised": ("qwen3_moe", {**EXPERTS, "head_dim": 32, "tie_word_embeddings": True}),
     "smollm3": ("smollm3", {"no_rope_layer_interval": 3}),
     "granite": ("granite", GRANITE),
     "phi3": ("phi3", {"sliding_window": 7}),
@@ -122,6 +125,7 @@ WRITTEN: dict[str, Any] = {
 OWN: dict[str, dict[str, Any]] = {
     "granite": GRANITE,
     "mistral": {"sliding_window": 7},
+    "qwen3_moe": {**EXPERTS, "norm_topk_prob": True, "decoder_sparse_step": 1, "mlp_only_layers": []},
     "phi3": {"sliding_window": 7, "head_dim": 8, "partial_rotary_factor": 0.5},
     "smollm3": {"no_rope_layers": [1, 0, 0, 1, 1, 0], "no_rope_layer_interval": 3},
     "gemma3_text": {

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import openvino as ov
 import pytest
 from gguf import GGMLQuantizationType as Type
 from gguf import GGUFReader
@@ -30,7 +31,9 @@ def error(path: Path, cache: Path) -> float:
 
 
 @pytest.mark.parametrize("tied", [True, False])
-@pytest.mark.parametrize("architecture", ["llama", "qwen2", "qwen3", "smollm3", "granite", "phi3", "gemma3"])
+@pytest.mark.parametrize(
+    "architecture", ["llama", "qwen2", "qwen3", "qwen3moe", "smollm3", "granite", "phi3", "gemma3"]
+)
 def test_the_graph_equals_the_reference(architecture: Architecture, tied: bool, tmp_path: Path) -> None:
     shape = TinyShape(num_layers=5) if architecture == "smollm3" else None
     path = write_tiny(tmp_path / "tiny.gguf", architecture, tied=tied, shape=shape)
@@ -92,7 +95,7 @@ def test_and_what_it_may_not(keys: dict[str, object], tmp_path: Path) -> None:
         prepare(str(mutated(path, tmp_path / "other.gguf", keys)), Cache(tmp_path))
 
 
-@pytest.mark.parametrize("architecture", ["llama", "smollm3", "granite", "phi3", "gemma3"])
+@pytest.mark.parametrize("architecture", ["llama", "qwen3moe", "smollm3", "granite", "phi3", "gemma3"])
 def test_the_paged_graph_equals_the_plain_one(architecture: Architecture, tmp_path: Path) -> None:
     shape = TinyShape(num_layers=7, window=37 if architecture in ("phi3", "gemma3") else 0)
     path = write_tiny(tmp_path / "tiny.gguf", architecture, shape=shape)
@@ -109,6 +112,33 @@ def test_formats_that_fit_are_taken_over_exactly(kind: Type, tmp_path: Path) -> 
     assert error(path, tmp_path) < 1e-3
 
 
+@pytest.mark.parametrize("kind", [Type.Q8_0, Type.Q4_0])
+def test_so_are_those_of_experts(kind: Type, tmp_path: Path) -> None:
+    path = write_tiny(tmp_path / "tiny.gguf", "qwen3moe", kind=kind)
+    assert error(path, tmp_path) < 1e-3
+
+
+@pytest.mark.parametrize("kind", [Type.F16, Type.BF16, Type.Q4_1])
+def test_experts_of_half_precision_are_rounded_as_others_are(kind: Type, tmp_path: Path) -> None:
+    """Or they would be held in float32."""
+    path = write_tiny(tmp_path / "tiny.gguf", "qwen3moe", kind=kind)
+    assert 1e-3 < error(path, tmp_path) < 1
+
+
+@pytest.mark.parametrize("kind", [Type.F32, Type.BF16, Type.Q8_0, Type.Q4_0, Type.Q4_1])
+def test_only_the_chosen_experts_compute(kind: Type, tmp_path: Path) -> None:
+    """Three products of each layer are of the operation that reads the experts' numbers, which are kept as
+    they are stored.
+    """
+    path = write_tiny(tmp_path / "tiny.gguf", "qwen3moe", kind=kind)
+    graph = prepare(str(path), Cache(tmp_path)).folder / "openvino_model.xml"
+    stored = "f32" if kind == Type.F32 else "u4" if kind == Type.Q4_0 else "i8"
+    made = ov.Core().compile_model(graph, "CPU").get_runtime_model().get_ops()
+    products = [op for op in made if op.get_rt_info()["layerType"].value == "GatherMatmul"]
+    assert len(products) == 3 * 2
+    assert {op.input(1).get_element_type().get_type_name() for op in products} == {stored}
+
+
 def test_other_formats_are_rounded_to_eight_bits(tmp_path: Path) -> None:
     path = write_tiny(tmp_path / "tiny.gguf", "llama", kind=Type.Q4_1)
     assert 1e-3 < error(path, tmp_path) < 1  # of logits that reach 20
@@ -119,6 +149,16 @@ def test_rows_that_are_no_multiple_of_a_group_are_kept_in_half_precision(tmp_pat
         tmp_path / "tiny.gguf", "qwen2", kind=Type.F16, shape=TinyShape(hidden=48, feed_forward=80)
     )
     assert error(path, tmp_path) < 1e-3
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [{"qwen3moe.expert_used_count": 0}, {"qwen3moe.expert_used_count": 7}, {"qwen3moe.expert_count": 5}],
+)
+def test_numbers_of_experts_that_cannot_be(keys: dict[str, object], tmp_path: Path) -> None:
+    path = write_tiny(tmp_path / "tiny.gguf", "qwen3moe")
+    with pytest.raises(UnsupportedModel):
+        prepare(str(mutated(path, tmp_path / "other.gguf", keys)), Cache(tmp_path))
 
 
 @pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])

@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from tokenizers.pre_tokenizers import ByteLevel
 
 # the last one: not for our engine
-Architecture = Literal["llama", "qwen2", "qwen3", "smollm3", "granite", "phi3", "gemma3", "exaone"]
+Architecture = Literal[
+    "llama", "qwen2", "qwen3", "qwen3moe", "smollm3", "granite", "phi3", "gemma3", "exaone"
+]
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 CHATML = (
     "{% for message in messages %}"
@@ -55,6 +57,8 @@ class TinyVocabulary:
 @dataclass(frozen=True, slots=True)
 class TinyShape:
     num_layers: int = 2
+    num_experts: int = 6  # of qwen3moe
+    num_chosen: int = 2
     hidden: int = 64
     feed_forward: int = 96
     num_heads: int = 4
@@ -84,12 +88,17 @@ def write_tiny(
     _write_shape(writer, size, len(words.tokens))
     if architecture == "granite":
         _write_scales(writer)
+    if architecture == "qwen3moe":
+        writer.add_expert_count(size.num_experts)
+        writer.add_expert_used_count(size.num_chosen)
+        writer.add_expert_feed_forward_length(size.feed_forward)
     words.write(writer)
     if chat_template is not None:
         writer.add_chat_template(chat_template)
     weights = _weights(np.random.default_rng(seed), architecture, size, len(words.tokens), tied=tied)
     for name, weight in weights.items():
-        _write_tensor(writer, name, weight, kind if weight.ndim == 2 else GGMLQuantizationType.F32)
+        is_full = weight.ndim == 1 or "ffn_gate_inp" in name  # as files have the router
+        _write_tensor(writer, name, weight, GGMLQuantizationType.F32 if is_full else kind)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -173,12 +182,18 @@ def _weights(
             weights[block + "attn_qkv.weight"] = np.concatenate(parts)
             both = [weights.pop(f"{block}ffn_{part}.weight") for part in ("gate", "up")]
             weights[block + "ffn_up.weight"] = np.concatenate(both)
+        if architecture == "qwen3moe":
+            for part in ("ffn_gate", "ffn_up", "ffn_down"):
+                of_one = weights.pop(f"{block}{part}.weight")
+                of_all = [matrix(*of_one.shape) for _ in range(shape.num_experts)]
+                weights[f"{block}{part}_exps.weight"] = np.stack(of_all)
+            weights[block + "ffn_gate_inp.weight"] = 2 * matrix(shape.num_experts, shape.hidden)
         if architecture == "qwen2":
             sizes = {"attn_q": query, "attn_k": kv, "attn_v": kv}
             weights |= {f"{block}{part}.bias": norm(size) - 1 for part, size in sizes.items()}
         if architecture == "gemma3":
             added = ("post_attention_norm", "post_ffw_norm")
             weights |= {f"{block}{part}.weight": norm(shape.hidden) for part in added}
-        if architecture in ("qwen3", "gemma3"):
+        if architecture in ("qwen3", "qwen3moe", "gemma3"):
             weights |= {f"{block}{part}_norm.weight": norm(shape.head_dim) for part in ("attn_q", "attn_k")}
     return weights
