@@ -15,6 +15,9 @@ from collections.abc import Collection, Iterable
 from headrace.engine.sequence import BATCH, Sequence
 
 ANSWER = 256  # tokens that an answer is expected to have, at most: most are shorter than their limit
+CROWD = 8  # running sequences, with which a step takes notably longer than without
+CALM = 64  # prompt tokens that a step computes of crowds, while other callers are there
+LATELY = 1000  # steps for which a caller counts as there
 MANY = 1000  # flows, after which those that have been away are forgotten
 
 
@@ -47,6 +50,30 @@ class FairTurns:
     def of(self, sequence: Sequence) -> Turns:
         """The turns of the sequence's class."""
         return self._batch if sequence.priority >= BATCH else self._interactive
+
+
+class Presence:
+    """Which flows are there: those of running sequences, and those that have had one added lately."""
+
+    def __init__(self) -> None:
+        self._step = 0
+        self._last: dict[str, int] = {}  # flow → step in which a sequence of it was added
+
+    def add(self, flow: str) -> None:
+        self._last[flow] = self._step
+
+    def crowds(self, running: Collection[Sequence]) -> set[str]:
+        """The flows that run a crowd beside others who are there, in the next step. Without the prompts of a
+        crowd steps are short, and so is the wait of who comes next.
+        """
+        self._step += 1
+        if len(running) < CROWD:
+            return set()
+        counts = Counter(sequence.flow for sequence in running)
+        self._last = {flow: step for flow, step in self._last.items() if self._step - step <= LATELY}
+        if len(self._last.keys() | counts.keys()) == 1:
+            return set()
+        return {flow for flow, count in counts.items() if count >= CROWD}
 
 
 def greedy(running: Collection[Sequence], sequence: Sequence) -> Sequence | None:

@@ -3,7 +3,8 @@
 It knows tokens and blocks, not tensors. The token budget of a step is spent in this order: sequences that
 decode (one token each), prompts that are partly computed, waiting sequences; each group by rank: (priority,
 turn, arrival), where turns share the engine between callers (fairness.py). A prompt longer than the budget is
-computed in chunks over several steps; in small ones (work.py) while others decode. When blocks run out, the
+computed in chunks over several steps; in small ones (work.py) while others decode, and so are all prompts of
+a flow that runs many sequences beside other flows (fairness.py). When blocks run out, the
 running sequence that is last by rank is preempted: it releases its blocks and is computed again later. That
 is often cheap, because its full blocks stay in the prefix cache until their space is needed. A waiting
 sequence is admitted once there is a seat, and blocks for all its tokens; to make room it preempts running
@@ -24,7 +25,7 @@ from __future__ import annotations
 import heapq
 
 from headrace.engine.blocks import BlockPool
-from headrace.engine.fairness import FairTurns, greedy, newcomers
+from headrace.engine.fairness import CALM, CROWD, FairTurns, Presence, greedy, newcomers
 from headrace.engine.phrases import Phrases
 from headrace.engine.prefix import PrefixCache
 from headrace.engine.sequence import Rank, Sequence
@@ -34,7 +35,6 @@ from headrace.engine.work import Counters, Pace, Work
 # Prompt tokens that one step scores: each takes a row of logits, as large as the vocabulary. Steps of so many
 # take 5 % longer for each token than steps of 512.
 MAX_SCORED = 128
-CROWD = 8  # running sequences, with which a step takes notably longer than without
 Chunks = dict[Sequence, int]  # sequence → how many of its pending tokens the step computes, at least 1
 
 
@@ -74,7 +74,8 @@ class Scheduler:
         # A heap of (rank, sequence). Arrivals are unique, so ranks never tie and sequences, which have no
         # order, are never compared.
         self._waiting: list[tuple[Rank, Sequence]] = []
-        self._turns = FairTurns()
+        self._turns, self._presence = FairTurns(), Presence()
+        self._crowds: set[str] = set()  # flows whose prompts are computed in small chunks
         self._speculation = Speculation(phrases) if speculates else None
         self._max_invariant_tokens, self._max_step_tokens = max_invariant_tokens, max_batch_tokens
         self._rounds_apart = rounds_apart
@@ -99,6 +100,7 @@ class Scheduler:
     def add(self, sequence: Sequence) -> None:
         """Queue a new sequence."""
         self._turns.of(sequence).assign(sequence)
+        self._presence.add(sequence.flow)
         self._wait(sequence)
 
     def _wait(self, sequence: Sequence) -> None:
@@ -124,6 +126,7 @@ class Scheduler:
         """Choose the next step's work and reserve its blocks. Empty only when nothing can run."""
         chunks: Chunks = {}
         self._max_step_tokens = self._step_limit()
+        self._crowds = self._presence.crowds(self.running)
         if self._start_newcomers(chunks):
             return chunks
         # Decoding first: its clients read along, and one token each is little of the budget. _extend preempts
@@ -288,6 +291,11 @@ class Scheduler:
         if self._is_long(sequence):
             long = sum(count for other, count in chunks.items() if self._is_long(other))
             budget = min(budget, self._most_long - long)
+        if sequence.flow in self._crowds and not sequence.is_decoding:
+            crowded = (
+                n for other, n in chunks.items() if other.flow in self._crowds and not other.is_decoding
+            )
+            budget = min(budget, CALM - sum(crowded))
         if sequence.params.prompt_logprobs and not sequence.is_decoding:
             scored = sum(count for other, count in chunks.items() if other.params.prompt_logprobs)
             budget = min(budget, MAX_SCORED - scored)

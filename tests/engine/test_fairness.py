@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headrace.engine.blocks import BlockPool
+from headrace.engine.fairness import CALM, LATELY, Presence
 from headrace.engine.prefix import PrefixCache
-from headrace.engine.scheduler import Scheduler
+from headrace.engine.scheduler import Chunks, Scheduler
 from headrace.engine.sequence import BATCH, INTERACTIVE, SamplingParams, Sequence
 from tests.engine.test_scheduler import finish, step
 
 SIZE = 4  # tokens a block
+SALTS = itertools.count()
 
 
-def scheduler_of(seats: int, num_blocks: int = 1000) -> Scheduler:
+def scheduler_of(seats: int, num_blocks: int = 5000) -> Scheduler:
     pool = BlockPool(num_blocks, SIZE)
     return Scheduler(pool, PrefixCache(pool, b"", None), max_num_seqs=seats, max_batch_tokens=1024)
 
@@ -22,11 +26,11 @@ def scheduler_of(seats: int, num_blocks: int = 1000) -> Scheduler:
 def add(
     scheduler: Scheduler, flow: str, count: int = 1, priority: int = INTERACTIVE, length: int = 5
 ) -> list[Sequence]:
-    """Add this many waiting sequences of a flow."""
+    """Add this many waiting sequences of a flow, which share no block."""
     added = []
     for _ in range(count):
-        tokens = list(range(length))
-        sequence = Sequence(tokens, SamplingParams(max_tokens=50), priority, flow=flow)
+        tokens, salt = list(range(length)), str(next(SALTS)).encode()
+        sequence = Sequence(tokens, SamplingParams(max_tokens=50), priority, flow=flow, salt=salt)
         scheduler.add(sequence)
         added.append(sequence)
     return added
@@ -107,6 +111,46 @@ def test_the_prompt_of_a_newcomer_waits_for_nobody_in_a_crowd() -> None:
     assert set(step(scheduler)) >= {*flood, other}
     (batch,) = add(scheduler, "fourth", priority=BATCH)
     assert set(step(scheduler)) >= {*flood, other, third, batch}
+
+
+def of_prompts(chunks: Chunks, flow: str) -> int:
+    """The tokens of prompts that the step computed for a flow, the step over."""
+    return sum(count for sequence, count in chunks.items() if sequence.flow == flow and count > 1)
+
+
+def test_the_prompts_of_a_crowd_are_computed_in_small_pieces_while_another_is_there() -> None:
+    scheduler = scheduler_of(seats=32)
+    add(scheduler, "crowd", 20, length=100)
+    assert of_prompts(step(scheduler), "crowd") > 900  # it is alone
+    (other,) = add(scheduler, "other", length=300)
+    assert step(scheduler) == {other: 300}
+    finish(scheduler, other)
+    for _ in range(30):  # others of the crowd come and go
+        finish(scheduler, scheduler.running[0])
+        add(scheduler, "crowd", length=100)
+        assert of_prompts(step(scheduler), "crowd") <= CALM
+
+
+def test_a_caller_counts_as_there_for_a_while_and_while_he_runs() -> None:
+    scheduler = scheduler_of(seats=32)
+    crowd, (other,) = add(scheduler, "crowd", 20), add(scheduler, "other")
+    presence = Presence()
+    assert presence.crowds(crowd) == set()
+    presence.add("other")
+    for _ in range(LATELY - 1):
+        assert presence.crowds(crowd) == {"crowd"}
+    assert presence.crowds([*crowd[:7], other]) == set()  # too few for a crowd
+    assert presence.crowds(crowd) == set()
+    assert presence.crowds([*crowd, other]) == {"crowd"}
+
+
+def test_the_prompts_of_a_few_are_computed_at_once() -> None:
+    scheduler = scheduler_of(seats=32)
+    add(scheduler, "one", 3)
+    step(scheduler)
+    add(scheduler, "one", 3, length=200)
+    add(scheduler, "other", length=100)
+    assert of_prompts(step(scheduler), "one") == 600
 
 
 def test_beside_a_few_sequences_a_newcomers_prompt_is_part_of_their_step() -> None:
