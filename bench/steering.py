@@ -4,8 +4,10 @@
     python -m bench.steering --rounds 2   fewer steps, where others use the machine
 
 The SAE is random, of the size of one that `headrace steer train-sae` makes; its numbers cost what others do.
-Each round runs all cases in turn; a ratio is the median of the rounds' ratios. `wall` is what counts on a
-quiet machine, `CPU` (of all threads) says more on a busy one.
+Machines drift, and a step is faster for what the one before it left in caches. So cases take turns of a few
+steps, each turn in another order, and a ratio is the median of the turns' ratios: what it compares was
+computed within a second. `wall` is what counts on a quiet machine, `CPU` (of all threads) says more on a busy
+one.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import os
+import random
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -42,7 +45,7 @@ from headrace.steering.types import Probe, SAEInfo
 
 LAYER, FEATURES, K, PAST = 15, 2304, 32, 160
 TABLE = 8  # blocks a sequence
-STEPS = 15  # of a case in a round, of which the first two are not counted
+TURNS, STEPS = 10, 4  # of a round, and of a case in a turn, of which the first is not counted
 
 
 @dataclass(frozen=True)
@@ -94,10 +97,11 @@ def compare(title: str, plain: Runner, steered: Runner, rounds: int) -> None:
 def table(title: str, cases: Mapping[str, Case], rounds: int) -> None:
     """Run the steps in turn, and print the median of each with its ratio to the first."""
     medians: dict[str, list[NDArray[np.float64]]] = {name: [] for name in cases}
-    for _ in range(rounds):
-        for name, case in cases.items():
-            medians[name].append(np.median([case.step() for _ in range(STEPS)][2:], axis=0))
-    found = {name: np.array(values) for name, values in medians.items()}  # [rounds, wall and CPU]
+    order = random.Random(0)
+    for _ in range(TURNS * rounds):
+        for name in order.sample([*cases], len(cases)):
+            medians[name].append(np.median([cases[name].step() for _ in range(STEPS)][1:], axis=0))
+    found = {name: np.array(values) for name, values in medians.items()}  # [turns, wall and CPU]
     base = next(iter(found.values()))
     print(f"\n{title:<44}{'ms':>8}{'CPU ms':>8}{'wall':>8}{'CPU':>8}  target")
     for name, case in cases.items():

@@ -48,7 +48,7 @@ async def read_activations(
     http: Request, caller: Caller, body: wire.ActivationsBody
 ) -> wire.ActivationsObject:
     library = await _library(http, body.model, body.sae)
-    probe = Probe(body.sae, tuple(body.features or ()), body.top_k, generation=False, require_all=True)
+    probe = _probe(body.sae, body.top_k, tuple(body.features or ()))
     content = await _read(http, library, body, probe, caller.id)
     labels = {body.sae: library.sae(body.sae).info.labels}
     return {
@@ -66,7 +66,7 @@ async def read_activations(
 )  # fmt: skip
 async def stream_activations(http: Request, caller: Caller, body: wire.ActivationsBody) -> Response:
     library = await _library(http, body.model, body.sae)
-    probe = Probe(body.sae, tuple(body.features or ()), body.top_k, generation=False, require_all=True)
+    probe = _probe(body.sae, body.top_k, tuple(body.features or ()))
     request = await prepared(http, partial(wire.to_request, body, library.model, probe, caller.id))
     labels = {body.sae: library.sae(body.sae).info.labels}
     reply = Reply(partial(wire.Entries, labels), _never_whole)
@@ -81,7 +81,10 @@ async def stream_activations(http: Request, caller: Caller, body: wire.Activatio
 )  # fmt: skip
 async def watch_activations(http: Request, response: Response, caller: Caller) -> Response:
     query = dict(query_of(http, response, ("request_id", "sae")))
-    found = _watched(http, Follower(caller.id, query.get("request_id"), query.get("sae")))
+    sae = query.get("sae")
+    if sae is not None and sae not in _labels(http.app.state.gateway):
+        SAES.info(await library_of(http), sae, param="sae")
+    found = _watched(http, Follower(caller.id, query.get("request_id"), sae))
     return LiveStream(found, {}, found.aclose)
 
 
@@ -109,7 +112,7 @@ async def top_activations(
     http: Request, caller: Caller, body: wire.TopBody
 ) -> WholeList[wire.TopFeatureObject]:
     library = await _library(http, body.model, body.sae)
-    content = await _read(http, library, body, _all_of(body.sae), caller.id)
+    content = await _read(http, library, body, _probe(body.sae), caller.id)
     return whole_list(wire.top(content, library.sae(body.sae).info.labels, body.limit))
 
 
@@ -121,21 +124,21 @@ async def compare_activations(
     http: Request, caller: Caller, body: wire.CompareBody
 ) -> WholeList[wire.ComparedFeature]:
     library = await _library(http, body.model, body.sae)
-    first = await _read(http, library, body.a, _all_of(body.sae), caller.id)
-    second = await _read(http, library, body.b, _all_of(body.sae), caller.id)
+    first = await _read(http, library, body.a, _probe(body.sae), caller.id)
+    second = await _read(http, library, body.b, _probe(body.sae), caller.id)
     return whole_list(wire.compared(first, second, library.sae(body.sae).info.labels, body.limit))
 
 
-def _all_of(sae: str) -> Probe:
-    """A probe of as many active features as one may return."""
-    return Probe(sae, (), MAX_TOP_FEATURES, generation=False, require_all=True)
+def _probe(sae: str, top_k: int = MAX_TOP_FEATURES, features: tuple[int, ...] = ()) -> Probe:
+    """A probe of a text; of as many active features as one may return, unless others are wanted."""
+    return Probe(sae, features, top_k, generation=False, require_all=True, param="")
 
 
 async def _library(http: Request, model: str | None, sae: str) -> ModelLibrary:
     """The library that has this SAE. Raises NotFound, SteeringRefused."""
     check_unsteered(http)
     library = await library_of(http, model)
-    SAES.info(library, sae)
+    SAES.info(library, sae, param="sae")
     return library
 
 

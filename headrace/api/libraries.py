@@ -69,6 +69,11 @@ def libraries(http: Request) -> list[ModelLibrary]:
     return [library for library in every if library is not None]
 
 
+async def named_libraries(http: Request) -> list[ModelLibrary]:
+    """The library of the model that the query names; without one, those of all models in memory."""
+    return [await library_of(http)] if "model" in http.query_params else libraries(http)
+
+
 @dataclass(frozen=True, slots=True)
 class Files(Generic[Info, Written]):
     """The files of one kind that requests steer with. `infos`: those of a library; `write`: one as JSON, with
@@ -80,16 +85,17 @@ class Files(Generic[Info, Written]):
     infos: Callable[[ModelLibrary], Sequence[Info]]
     write: Callable[[Info, str], Written]
 
-    def every(self, http: Request) -> WholeList[Written]:
+    async def every(self, http: Request) -> WholeList[Written]:
+        named = await named_libraries(http)
         return whole_list(
-            [self.write(info, library.model) for library in libraries(http) for info in self.infos(library)]
+            [self.write(info, library.model) for library in named for info in self.infos(library)]
         )
 
-    def info(self, library: ModelLibrary, id: str) -> Info:
+    def info(self, library: ModelLibrary, id: str, *, param: str = "id") -> Info:
         infos: dict[str, Info] = {info.id: info for info in self.infos(library)}
         if id not in infos:
             ids = ", ".join([*infos][:20]) or "none"
-            raise NotFound(f"There is no {self.name} {id[:64]!r} here; there are: {ids}.", param="id")
+            raise NotFound(f"There is no {self.name} {id[:64]!r} here; there are: {ids}.", param=param)
         return infos[id]
 
     def written(self, library: ModelLibrary, id: str) -> Written:

@@ -50,7 +50,7 @@ SAES = Files("sae", "SAE", lambda library: library.saes(), wire.sae)
 
 @route(router, "GET", "/saes", under=V1, summary="List sparse autoencoders")
 async def list_saes(http: Request, _: Caller) -> wire.WholeList[wire.SAEObject]:
-    return SAES.every(http)
+    return await SAES.every(http)
 
 
 @route(router, "POST", "/saes", under=V1, summary="Load a sparse autoencoder")

@@ -13,7 +13,7 @@ from fastapi import APIRouter, Depends, Request
 
 from headrace.api.authentication import Admin
 from headrace.api.errors import RESPONSES
-from headrace.api.libraries import libraries, library_of, steering_of
+from headrace.api.libraries import library_of, named_libraries, steering_of
 from headrace.api.request import Caller, Stored, in_time
 from headrace.api.routes import V1, route
 from headrace.errors import BadRequest, ProfileNotFound, SteeringRefused
@@ -172,7 +172,7 @@ async def validate(http: Request, caller: Caller, body: wire.ValidateBody) -> wi
 async def capabilities(http: Request, _: Caller) -> wire.CapabilitiesObject:
     return {
         "object": "steering.capabilities",
-        "models": [_steerable(library) for library in libraries(http)],
+        "models": [_steerable(library) for library in await named_libraries(http)],
         "modes": list(get_args(Mode)),
         "units": list(get_args(Unit)),
         "exceptions": list(get_args(Exemption)),

@@ -39,7 +39,7 @@ router = APIRouter(tags=["steering"], responses=RESPONSES)
 
 @route(router, "GET", "/vectors", under=V1, summary="List control vectors")
 async def list_vectors(http: Request, _: Caller) -> wire.WholeList[wire.VectorObject]:
-    return VECTORS.every(http)
+    return await VECTORS.every(http)
 
 
 @route(router, "POST", "/vectors", under=V1, summary="Load a control vector from a GGUF file")
@@ -53,8 +53,7 @@ async def load_vector(http: Request, _: Admin, store: Stored, body: wire.VectorB
 @route(router, "POST", "/vectors/train", under=V1, summary="Train a control vector from texts")
 async def train_vector(http: Request, _: Admin, store: Stored, body: wire.TrainBody) -> wire.VectorObject:
     library = await library_of(http, body.model)
-    if not body.overwrite:
-        _check_free(library, body.id)
+    _check_free(library, body)
     async with in_time(http):
         directions = await aside(WORK, partial(_train, library, body))
     if body.overwrite and body.id in [info.id for info in library.vectors()]:
@@ -140,7 +139,9 @@ async def detach_vector(http: Request, _: Admin, store: Stored, id: str) -> wire
     return await VECTORS.detach(http, store, id)
 
 
-def _check_free(library: ModelLibrary, id: str) -> None:
-    """Raise BadRequest if a vector has this id."""
-    if id in [*(info.id for info in library.saes()), *(info.id for info in library.vectors())]:
-        raise BadRequest.at("id", f"there is {id!r} already: set overwrite, or delete it")
+def _check_free(library: ModelLibrary, body: wire.TrainBody) -> None:
+    """Raise BadRequest if an SAE has this id, or a vector that is not to be overwritten."""
+    if body.id in [info.id for info in library.saes()]:
+        raise BadRequest.at("id", f"there is an SAE {body.id!r}: delete it, or take another id")
+    if not body.overwrite and body.id in [info.id for info in library.vectors()]:
+        raise BadRequest.at("id", f"there is {body.id!r} already: set overwrite, or delete it")

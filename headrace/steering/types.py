@@ -128,7 +128,7 @@ class Probe:
     prompt: bool = True  # read the prompt's tokens
     generation: bool = True  # read the generated ones, but for the last, which is never computed
     require_all: bool = False  # compute prompt tokens that are cached, too
-    param: str = "probe"
+    param: str = "probe"  # its path in the body, for errors; empty: the body is the probe
 
 
 @dataclass(frozen=True, slots=True)

@@ -251,14 +251,17 @@ class Steering:
 
 
 def _restore(library: ModelLibrary, stored: StoredAttachment) -> None:
-    """Load a file again. One that is gone or unfit is logged: requests that need it get an error."""
-    if stored.id in {info.id for info in library.saes()} | {info.id for info in library.vectors()}:
-        return  # by the option steering.attach
+    """Load a file again, and attach it where it was. One that is gone or unfit is logged: requests that need
+    it get an error.
+    """
+    loaded = {info.id: info.path for info in (*library.saes(), *library.vectors())}
     try:
-        if stored.kind == "sae":
+        if stored.id not in loaded and stored.kind == "sae":
             library.load_sae(stored.id, Path(stored.path), layer=stored.layer)
-        else:
+        elif stored.id not in loaded:
             library.load_vector(stored.id, Path(stored.path))
+        elif str(loaded[stored.id]) != stored.path:
+            return  # the option steering.attach names another file
         for layer in (stored.layers or (None,)) if stored.is_attached else ():
             library.attach(stored.id, layer=layer)
     except HeadraceError as exc:

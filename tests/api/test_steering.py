@@ -342,6 +342,38 @@ def test_features_are_found_and_described(served: Served) -> None:
     assert served.get("/v1/saes/none/features").status_code == 404
 
 
+@pytest.mark.parametrize("path", ["/v1/saes", "/v1/vectors", "/v1/steering/capabilities"])
+def test_lists_are_of_the_model_that_the_query_names(served: Served, path: str) -> None:
+    assert served.get(f"{path}?model={MODEL}").json() == served.get(path).json()
+    refused = served.get(f"{path}?model=none")
+    assert (refused.status_code, refused.json()["error"]["code"]) == (404, "model_not_found")
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "param"),
+    [
+        ("/v1/activations/stream?sae=none", None, 404, "sae"),
+        ("/v1/activations", {"sae": "none", "input": "a"}, 404, "sae"),
+        ("/v1/activations/top", {"sae": VECTOR, "input": "a"}, 404, "sae"),
+        ("/v1/activations/compare", {"sae": "none", "a": {"input": "a"}, "b": {"input": "b"}}, 404, "sae"),
+        ("/v1/activations", {"sae": SAE, "input": "a", "features": [99999]}, 400, "features"),
+        ("/v1/activations/stream", {"sae": SAE, "input": "a", "features": [1, 99999]}, 400, "features"),
+        ("/v1/chat/completions", {**CHAT, "probe": {"sae": SAE, "features": [99999]}}, 400, "probe.features"),
+        (
+            "/v1/chat/completions",
+            {**CHAT, "probe": [{"sae": SAE, "features": [99999]}]},
+            400,
+            "probe[0].features",
+        ),
+    ],
+)
+def test_an_error_names_what_the_request_said(
+    served: Served, path: str, body: dict[str, Any] | None, status: int, param: str
+) -> None:
+    refused = served.get(path) if body is None else served.post(path, body)
+    assert (refused.status_code, refused.json()["error"]["param"]) == (status, param)
+
+
 def test_activations_of_texts(served: Served) -> None:
     read = served.post("/v1/activations", {"sae": SAE, "input": "One is more than two.", "top_k": 2}).json()
     content = read["feature_activations"]["content"]
@@ -397,6 +429,10 @@ def test_a_vector_is_trained_over_the_api(served: Served) -> None:
     assert ask(served, steering={"ops": [{"vector": "trained", "value": 1}]}).status_code == 200
     assert served.http.delete("/v1/vectors/trained").status_code == 200
     assert ask(served, steering={"ops": [{"vector": "trained", "value": 1}]}).status_code == 400
+    refused = served.post("/v1/vectors/train", {**body, "id": SAE, "overwrite": True})
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "id")
+    unwritten = served.post("/v1/vectors", {"id": "y", "path": f"vectors/{SAE}.gguf"})
+    assert unwritten.json()["error"]["code"] == "steering_file_refused"
     refused = served.post("/v1/vectors/train", {**body, "id": "x", "positive": [""]})
     assert refused.json()["error"]["param"] == "positive[0]"
 
@@ -425,6 +461,20 @@ def test_changes_need_an_administrator_and_are_there_at_the_next_start(
         refused = ask(served, probe=PROBE)
         assert refused.json()["error"]["code"] == "steering_layer_mismatch"
         eventually(lambda: not served.gateway.num_active)
+
+
+def test_what_the_configuration_attaches_is_attached_at_other_layers_at_the_next_start_too(
+    default_model: Model, tmp_path: Any
+) -> None:
+    root = copied(tmp_path / "root")
+    with steerable(default_model, root, attach=(SAE,)) as served:
+        attached = served.http.post(f"/v1/saes/{SAE}/attach", json={"layer": 3}, timeout=600)
+        assert attached.json()["attached_layers"] == [3, 15]
+    with steerable(default_model, root, attach=(SAE,)) as served:
+        assert served.get(f"/v1/saes/{SAE}").json()["attached_layers"] == [3, 15]
+        assert served.post(f"/v1/saes/{SAE}/detach").json()["attached_layers"] == []
+    with steerable(default_model, root, attach=(SAE,)) as served:  # as the configuration says
+        assert served.get(f"/v1/saes/{SAE}").json()["attached_layers"] == [15]
 
 
 @pytest.mark.parametrize(

@@ -149,31 +149,29 @@ class Steerer:
     def _special(self) -> frozenset[int]:
         return frozenset(self._prompts.tokenizer.special.values())
 
-    def _readable(self, name: str, features: tuple[int, ...], param: str) -> AttachedSAE:
-        """An attached SAE that has these features."""
+    def _readable(
+        self, name: str, features: tuple[int, ...], param: str, member: str = "feature"
+    ) -> AttachedSAE:
+        """An attached SAE that has these features. `param`, `member`: where the body names them."""
+        sae, named = (f"{param}.{last}".lstrip(".") for last in ("sae", member))
         entry = self._library.shelf.saes.get(name)
         if entry is None:
             raise SteeringRefused(
-                f"{param}.sae: there is no SAE {name[:80]!r}",
-                code="steering_unknown_sae",
-                param=f"{param}.sae",
+                f"{sae}: there is no SAE {name[:80]!r}", code="steering_unknown_sae", param=sae
             )
         info = entry.sae.info
         if not info.layers:
-            raise SteeringRefused(
-                f"{param}.sae: {name} is not attached", code="steering_layer_mismatch", param=f"{param}.sae"
-            )
+            raise SteeringRefused(f"{sae}: {name} is not attached", code="steering_layer_mismatch", param=sae)
         bad = next((feature for feature in features if not 0 <= feature < info.num_features), None)
         if bad is not None:
-            member = "feature" if len(features) == 1 and param != "probe" else "features"
             raise SteeringRefused(
-                f"{param}: {name} has the features 0 to {info.num_features - 1}, not {bad}",
-                code="steering_feature_out_of_range", param=f"{param}.{member}",
+                f"{named}: {name} has the features 0 to {info.num_features - 1}, not {bad}",
+                code="steering_feature_out_of_range", param=named,
             )  # fmt: skip
         return entry
 
     def _prober(self, probe: Probe) -> SAEProber:
-        entry = self._readable(probe.sae, probe.features, probe.param)
+        entry = self._readable(probe.sae, probe.features, probe.param, "features")
         return SAEProber(probe, entry.sae, _probed_layer(entry), entry.statistics)
 
 
