@@ -124,7 +124,7 @@ def check_unsteered(http: Request, body: RequestBody | None = None) -> None:
     what it says would look steered.
     """
     extra = (body and body.model_extra) or {}
-    named = [name for name in ("steering", "probe") if extra.get(name) not in (None, False)]
+    named = [name for name in ("steering", "profile", "probe") if extra.get(name) not in (None, False)]
     named += [HEADER] if header_of(http, STEERING) else []
     if named:
         raise SteeringRefused(

@@ -18,6 +18,7 @@ Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 
 MINUTE_S, LONGEST = 60, 60  # minutes of history, as far as memory allows
+ENOUGH = 64  # tokens that are added up at once: that takes little longer than of one
 BYTES, MOST_BYTES = 12, 32 * 2**20  # of a feature in a minute; of the history of one SAE
 
 
@@ -49,35 +50,55 @@ class RunningStatistics:
         longest = min(LONGEST, max(1, MOST_BYTES // (BYTES * num_features)))
         self._minutes: deque[_Minute] = deque(maxlen=longest)
         self._lock = threading.Lock()
+        # the features that were active, and their activations, of tokens that are not added up yet
+        self._waiting: list[tuple[NDArray[np.int64], Floats]] = []
+        self._num_waiting = 0
         self.count = 0
         self._mean, self._squares = np.zeros(num_features), np.zeros(num_features)  # squares of deviations
         self._largest, self._active = np.zeros(num_features), np.zeros(num_features, np.int64)
 
     def record(self, activations: Floats) -> None:
         """Add activations[tokens, features]."""
-        tokens = len(activations)
-        if not tokens:
+        if not len(activations):
             return
         # Few are positive, and all others are 0.
         where = np.flatnonzero(activations > 0)
-        features, values = where % self._num_features, activations.reshape(-1)[where].astype(np.float64)
+        active = where % self._num_features, activations.reshape(-1)[where]
+        with self._lock:
+            at = int(self._now()) // MINUTE_S * MINUTE_S
+            if not self._minutes or self._minutes[-1].at != at:
+                self._add_up()
+                self._minutes.append(_Minute(at, self._num_features))
+            self._waiting.append(active)
+            self._num_waiting += len(activations)
+            if self._num_waiting >= ENOUGH or len(where) > self._num_features:
+                self._add_up()
+
+    def _add_up(self) -> None:
+        """Add up what waits. The lock is held."""
+        if not self._waiting:
+            return
+        features, values = (np.concatenate(parts) for parts in zip(*self._waiting, strict=True))
+        tokens, self._num_waiting = self._num_waiting, 0
+        self._waiting.clear()
         active = np.bincount(features, minlength=self._num_features)
         mean = np.bincount(features, values, self._num_features) / tokens
-        largest = activations.max(axis=0)
+        largest = np.zeros(self._num_features, np.float32)
+        np.maximum.at(largest, features, values)
         deviations = np.bincount(features, (values - mean[features]) ** 2, self._num_features)
         squares = deviations + (tokens - active) * mean**2
-        with self._lock:
-            whole, change = self.count + tokens, mean - self._mean
-            self._mean += change * (tokens / whole)
-            self._squares += squares + change**2 * (self.count * tokens / whole)
-            np.maximum(self._largest, largest, out=self._largest)
-            self._active += active
-            self.count = whole
-            self._minute().record(tokens, mean, largest, active)
+        whole, change = self.count + tokens, mean - self._mean
+        self._mean += change * (tokens / whole)
+        self._squares += squares + change**2 * (self.count * tokens / whole)
+        np.maximum(self._largest, largest, out=self._largest)
+        self._active += active
+        self.count = whole
+        self._minutes[-1].record(tokens, mean, largest, active)
 
     def features(self) -> tuple[FeatureStatistics, ...]:
         """The statistics of the features that were active, the most often active first."""
         with self._lock:
+            self._add_up()
             count, active = self.count, self._active.copy()
             mean, squares, largest = self._mean.copy(), self._squares.copy(), self._largest.copy()
         order = np.argsort(-active, kind="stable")[: int(np.count_nonzero(active))]
@@ -98,15 +119,11 @@ class RunningStatistics:
         first.
         """
         with self._lock:
+            self._add_up()
             return tuple(minute.of(feature) for minute in self._minutes)
-
-    def _minute(self) -> _Minute:
-        """The current minute's statistics."""
-        at = int(self._now()) // MINUTE_S * MINUTE_S
-        if not self._minutes or self._minutes[-1].at != at:
-            self._minutes.append(_Minute(at, self._num_features))
-        return self._minutes[-1]
 
     def largest(self, feature: int) -> float:
         """The largest activation that was seen; 0 if the feature was never active."""
-        return float(self._largest[feature])
+        with self._lock:
+            self._add_up()
+            return float(self._largest[feature])

@@ -254,7 +254,8 @@ def _restore(library: ModelLibrary, stored: StoredAttachment) -> None:
     """Load a file again, and attach it where it was. One that is gone or unfit is logged: requests that need
     it get an error.
     """
-    loaded = {info.id: info.path for info in (*library.saes(), *library.vectors())}
+    loaded = {info.id: info.path for info in library.saes()}
+    loaded |= {info.id: info.path for info in library.vectors()}
     try:
         if stored.id not in loaded and stored.kind == "sae":
             library.load_sae(stored.id, Path(stored.path), layer=stored.layer)

@@ -4,6 +4,7 @@ dialect.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import struct
 from collections.abc import Iterator
@@ -464,23 +465,35 @@ def test_changes_need_an_administrator_and_are_there_at_the_next_start(
 
 
 def test_what_the_configuration_attaches_is_attached_at_other_layers_at_the_next_start_too(
-    default_model: Model, tmp_path: Any
+    served: Served,
 ) -> None:
-    root = copied(tmp_path / "root")
-    with steerable(default_model, root, attach=(SAE,)) as served:
-        attached = served.http.post(f"/v1/saes/{SAE}/attach", json={"layer": 3}, timeout=600)
-        assert attached.json()["attached_layers"] == [3, 15]
-    with steerable(default_model, root, attach=(SAE,)) as served:
-        assert served.get(f"/v1/saes/{SAE}").json()["attached_layers"] == [3, 15]
-        assert served.post(f"/v1/saes/{SAE}/detach").json()["attached_layers"] == []
-    with steerable(default_model, root, attach=(SAE,)) as served:  # as the configuration says
-        assert served.get(f"/v1/saes/{SAE}").json()["attached_layers"] == [15]
+    path, steering = f"/v1/saes/{SAE}", served.app.state.steering
+    assert served.http.post(f"{path}/attach", json={"layer": 3}, timeout=600).json()["attached_layers"] == [
+        3,
+        15,
+    ]
+    library = served.backend.library(MODEL)
+    assert library is not None
+
+    def start() -> list[int]:
+        """As a server with the option starts: it attaches the SAE, then what the database has."""
+        library.detach(SAE)
+        library.attach(SAE)
+        asyncio.run_coroutine_threadsafe(steering.restore(served.backend, MODEL), served.loop).result()
+        layers: list[int] = served.get(path).json()["attached_layers"]
+        return layers
+
+    assert start() == [3, 15]
+    assert served.post(f"{path}/detach").json()["attached_layers"] == []
+    assert start() == [15]  # as the option says
+    assert served.http.post(f"{path}/attach").json()["attached_layers"] == [15]
 
 
 @pytest.mark.parametrize(
     ("members", "headers"),
     [
         ({"steering": "calm"}, {}),
+        ({"profile": "calm"}, {}),
         ({"steering": {"ops": []}}, {}),
         ({"probe": {"sae": "docs", "top_k": 1}}, {}),
         ({}, {"X-Steering-Profile": "calm"}),

@@ -32,19 +32,14 @@ def copied(root: Path) -> Path:
 
 @contextmanager
 def steerable(
-    model: Model,
-    root: Path,
-    *,
-    server: dict[str, Any] | None = None,
-    attach: tuple[str, ...] = (),
-    **engine: object,
+    model: Model, root: Path, *, server: dict[str, Any] | None = None, **engine: object
 ) -> Iterator[Served]:
-    """A server whose root has these files, of which nothing is loaded yet but what is in `attach`."""
+    """A server whose root has these files; nothing is loaded yet."""
     config = Config.model_validate(
         {
             "engine": {"kv_cache_bytes": "256MiB", "disk_cache_bytes": 0, "precision": "f32",
                        "generation_config": "none", **engine},
-            "steering": {"root": str(root), "attach": attach},
+            "steering": {"root": str(root)},
             "paths": {"data": str(root.parent)},
             "server": server or {},
         }
