@@ -44,23 +44,29 @@ def _docstrings(path: Path) -> Iterator[str]:
 def file_texts(paths: Sequence[Path]) -> Iterator[str]:
     """The documents of text files, which two empty lines separate. Raises ConfigError."""
     for path in paths:
-        try:
-            text = path.read_text(encoding="utf-8", errors="replace")
-        except OSError as exc:
-            raise ConfigError(f"{path} cannot be read: {exc.strerror or exc}") from exc
-        yield from (part for part in text.split("\n\n\n") if part.strip())
+        yield from (part for part in _text(path).split("\n\n\n") if part.strip())
 
 
 def file_lines(path: Path) -> list[str]:
     """The lines of a text file that are not empty. Raises ConfigError if there is none."""
-    try:
-        text = path.read_text(encoding="utf-8", errors="replace")
-    except OSError as exc:
-        raise ConfigError(f"{path} cannot be read: {exc.strerror or exc}") from exc
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    lines = [line.strip() for line in _text(path).splitlines() if line.strip()]
     if not lines:
         raise ConfigError(f"{path} has no text; write one text a line")
     return lines
+
+
+def _text(path: Path) -> str:
+    """A file's text, without a byte order mark. Raises ConfigError for one in another encoding: what is
+    trained on its letters would look as good, and be of no use.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as exc:
+        raise ConfigError(f"{path} cannot be read: {exc.strerror or exc}") from exc
+    except UnicodeDecodeError as exc:
+        raise ConfigError(
+            f"{path} is not in UTF-8: its byte {exc.start} is {exc.object[exc.start]:#04x}"
+        ) from exc
 
 
 def windows(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from headrace.errors import ConfigError
+from headrace.steering.corpus import file_lines, file_texts
 from headrace.steering.site import Floats
 from headrace.steering.vector_training import direction, random_like
 
@@ -68,3 +71,21 @@ def test_a_random_direction_has_the_same_length() -> None:
     assert np.linalg.norm(found) == pytest.approx(2)
     assert abs(found @ WANTED) < 3.9
     np.testing.assert_array_equal(found, random_like(WANTED))
+
+
+def test_a_file_is_read_as_utf_8_with_or_without_a_mark(tmp_path: Path) -> None:
+    path = tmp_path / "texts.txt"
+    for encoding in ("utf-8", "utf-8-sig"):
+        path.write_text("größer\n\n kleiner \n", encoding=encoding)
+        assert file_lines(path) == ["größer", "kleiner"]
+        assert list(file_texts([path])) == ["größer\n\n kleiner \n"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "latin-1", "cp1252"])
+def test_a_file_in_another_encoding_is_refused(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "texts.txt"
+    path.write_text("Größer als sonst.\n", encoding=encoding)
+    with pytest.raises(ConfigError, match="is not in UTF-8: its byte"):
+        file_lines(path)
+    with pytest.raises(ConfigError, match="is not in UTF-8: its byte"):
+        list(file_texts([path]))
