@@ -87,16 +87,22 @@ class UnsupportedModel(ModelError):
 
 
 class ServerError(HeadraceError):
-    """An error that becomes a response in OpenAI's shape."""
+    """An error that becomes a response in OpenAI's shape. `code`: None is that of the class."""
 
     status = 500
     type = "server_error"
     code: str | None = None
 
     def __init__(
-        self, message: str, *, param: str | None = None, headers: dict[str, str] | None = None
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        headers: dict[str, str] | None = None,
     ) -> None:
         super().__init__(bounded(message, MAX_MESSAGE))
+        self.code = code or self.code
         self.param = None if param is None else bounded(param, MAX_PARAM)
         self.headers = headers or {}
 
@@ -105,9 +111,9 @@ class BadRequest(ServerError):
     status, type, code = 400, "invalid_request_error", "invalid_value"
 
     @classmethod
-    def at(cls, param: str, problem: str) -> Self:
+    def at(cls, param: str, problem: str, *, code: str | None = None) -> Self:
         """The error of one member, whose path begins the message."""
-        return cls(f"{param}: {problem}", param=param)
+        return cls(f"{param}: {problem}", param=param, code=code)
 
 
 class UnsupportedParameter(BadRequest):
@@ -162,8 +168,7 @@ class SteeringRefused(BadRequest):
     """A model cannot be steered or probed as the request has it; it is never answered unsteered instead."""
 
     def __init__(self, message: str, *, code: SteeringCode, param: str | None = None) -> None:
-        super().__init__(message, param=param)
-        self.code = code
+        super().__init__(message, param=param, code=code)
 
 
 class ConversationLocked(BadRequest):

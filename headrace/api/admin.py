@@ -97,9 +97,8 @@ async def get_usage(http: Request, response: Response, caller: Caller, store: St
     span = wire.usage_span(query_of(http, response, wire.USAGE_PARAMETERS))
     key = span.key if caller.is_admin else caller.id
     if span.key not in (None, key):
-        error = Forbidden("the usage of other keys is for administrators", param="api_key_id")
-        error.code = "admin_key_required"
-        raise error
+        problem = "the usage of other keys is for administrators"
+        raise Forbidden(problem, param="api_key_id", code="admin_key_required")
     meter: UsageMeter | None = http.app.state.usage
     if meter is not None:
         await meter.flush()

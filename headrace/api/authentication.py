@@ -206,13 +206,12 @@ async def administrator(http: Request) -> Principal:
     caller = await authenticate(http)
     server: ServerConfig = http.app.state.config.server
     if not caller.is_admin and (server.needs_key or not is_local(http, server)):
-        error = Forbidden(
+        raise Forbidden(
             "this needs the key of an administrator"
             if server.admin_keys
-            else "no administrator has a key here: set server.admin_keys"
+            else "no administrator has a key here: set server.admin_keys",
+            code="admin_key_required",
         )
-        error.code = "admin_key_required"
-        raise error
     return caller
 
 

@@ -135,24 +135,22 @@ class Sites:
 
 
 def _host_not_allowed(host: str) -> Forbidden:
-    error = Forbidden(
+    return Forbidden(
         f"Host is {host[:SHOWN]!r}, which is not a name of this server. If it should be one, add it to "
         "server.allowed_hosts.",
         param="Host",
+        code="host_not_allowed",
     )
-    error.code = "host_not_allowed"
-    return error
 
 
 def _origin_not_allowed(origins: Sequence[str]) -> Forbidden:
     who = f"Origin is {', '.join(origins)[:SHOWN]!r}" if origins else "a page of another site sent this"
-    error = Forbidden(
+    return Forbidden(
         f"{who}: pages of other sites may not do this. If this one should, add its origin to "
         "server.cors_origins.",
         param="Origin",
+        code="origin_not_allowed",
     )
-    error.code = "origin_not_allowed"
-    return error
 
 
 def authority(value: str) -> tuple[str | None, str]:

@@ -87,9 +87,8 @@ class Connection:
             pass
         except TimeoutError:
             await self._stop()
-            error = BadRequest("This connection has lasted for 60 minutes. Open a new one.")
-            error.code = "websocket_connection_limit_reached"
-            await self._refuse(error)
+            problem = "This connection has lasted for 60 minutes. Open a new one."
+            await self._refuse(BadRequest(problem, code="websocket_connection_limit_reached"))
             await self._socket.close()
         finally:
             await self._stop()
@@ -119,9 +118,8 @@ class Connection:
     async def _body(self, raw: bytes) -> ResponseBody:
         """The validated frame. Raises BadRequest, PayloadTooLarge, Overloaded."""
         if self._is_answering:
-            error = BadRequest("A response is being made on this connection: wait for its end.")
-            error.code = "response_in_progress"
-            raise error
+            problem = "A response is being made on this connection: wait for its end."
+            raise BadRequest(problem, code="response_in_progress")
         if len(raw) > self._config.max_body_bytes:
             raise PayloadTooLarge(f"the frame is larger than {self._config.max_body_bytes} bytes")
         self._size = work_of(raw)
@@ -233,7 +231,5 @@ def _loaded(raw: bytes) -> dict[str, Any]:
     except ValueError:
         frame = None
     if not isinstance(frame, dict):
-        error = BadRequest("a frame is a JSON object")
-        error.code = "invalid_json"
-        raise error
+        raise BadRequest("a frame is a JSON object", code="invalid_json")
     return frame

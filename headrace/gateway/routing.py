@@ -356,9 +356,8 @@ def check_model(caller: Principal, model: str, provider: str | None) -> None:
     """Check that the caller's key may use a model, by the name that the caller uses. Raises Forbidden."""
     if caller.may_use(full_name(model, provider)):
         return
-    error = Forbidden(f"this API key may not use the model {model[:200]!r}", param="model")
-    error.code = "model_not_allowed"
-    raise error
+    problem = f"this API key may not use the model {model[:200]!r}"
+    raise Forbidden(problem, param="model", code="model_not_allowed")
 
 
 def full_name(model: str, provider: str | None) -> str:

@@ -211,9 +211,7 @@ def _bad_request(complaints: list[ErrorDetails], raw: bytes) -> BadRequest:
     path, deepest = max(located, key=lambda pair: len(pair[0]))
     param = _written(path) or "body"
     same = [complaint["msg"] for where, complaint in located if where == path]
-    error = BadRequest.at(param, "; or ".join(dict.fromkeys(same)))
-    error.code = CODES.get(deepest["type"], BadRequest.code)
-    return error
+    return BadRequest.at(param, "; or ".join(dict.fromkeys(same)), code=CODES.get(deepest["type"]))
 
 
 def _written(path: list[str]) -> str:

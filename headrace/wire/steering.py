@@ -269,9 +269,7 @@ def to_op(body: OpBody, param: str) -> Op:
 
 
 def _missing(param: str, problem: str) -> BadRequest:
-    error = BadRequest.at(param, problem)
-    error.code = "missing_required_parameter"
-    return error
+    return BadRequest.at(param, problem, code="missing_required_parameter")
 
 
 def to_apply(body: str | ApplyBody | None) -> Apply:

@@ -88,9 +88,8 @@ def to_request(body: TokenizeBody, info: ModelInfo) -> TokenizeRequest:
 def _prompt(body: TokenizeBody) -> Conversation | str:
     names = [name for name in (*TEXT_NAMES, "messages") if getattr(body, name) is not None]
     if not names:
-        error = BadRequest("prompt (or input, text or messages) is missing", param="prompt")
-        error.code = "missing_required_parameter"
-        raise error
+        problem = "prompt (or input, text or messages) is missing"
+        raise BadRequest(problem, param="prompt", code="missing_required_parameter")
     if len(names) > 1:
         raise BadRequest(f"{names[1]} and {names[0]} exclude each other", param=names[1])
     if body.messages is None:

@@ -116,9 +116,7 @@ class LlamaCppBackend(Backend):
     def _check_chat(self, prompt: object) -> None:
         """Raise BadRequest for a conversation if the model's template is broken."""
         if self._refusal is not None and isinstance(prompt, Conversation):
-            error = BadRequest(self._refusal, param="messages")
-            error.code = "chat_template_error"
-            raise error
+            raise BadRequest(self._refusal, param="messages", code="chat_template_error")
 
     def stats(self) -> EngineStats | None:
         """The requests that run and wait; None before it has started."""

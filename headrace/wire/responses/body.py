@@ -116,9 +116,8 @@ def check(body: HistoryBody) -> None:
             param="previous_response_id",
         )
     if not body.input and body.input != "" and not (conversation or previous):
-        error = BadRequest.at("input", "one of input, previous_response_id, conversation is needed")
-        error.code = "missing_required_parameter"
-        raise error
+        problem = "one of input, previous_response_id, conversation is needed"
+        raise BadRequest.at("input", problem, code="missing_required_parameter")
     if isinstance(body, ResponseBody):
         _check_response(body)
 
