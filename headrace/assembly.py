@@ -65,7 +65,7 @@ def build_pool(config: Config, models: Sequence[Model | GGUFModel]) -> Pool:
     ]
     pairs = (entry.rpartition("=") for entry in config.models.idle_seconds)
     idle_s = {name: float(text) or inf for name, _, text in pairs}
-    found = Pool(
+    pool = Pool(
         known,
         budget_bytes=size.budget_bytes,
         preload=() if config.models.preload == ("none",) else config.models.preload or named,
@@ -73,8 +73,8 @@ def build_pool(config: Config, models: Sequence[Model | GGUFModel]) -> Pool:
         idle_s=idle_s,
         default_idle_s=idle_s.get("", inf),
     )
-    _check_names(config, found)
-    return found
+    _check_names(config, pool)
+    return pool
 
 
 def _check_names(config: Config, pool: Pool) -> None:

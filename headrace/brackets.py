@@ -53,7 +53,7 @@ class Objects:
 
     def push(self, line: str) -> list[str]:
         """Return the objects that end in this line."""
-        found, start = list[str](), 0
+        objects, start = list[str](), 0
         for match in MARKS.finditer(line):
             mark = match.group()
             if mark == '"' or self._is_quoted:
@@ -64,8 +64,8 @@ class Objects:
             elif mark in "}]" and self._depth:
                 self._depth -= 1
                 if not self._depth:
-                    found.append("".join([*self._held, line[start : match.end()]]))
+                    objects.append("".join([*self._held, line[start : match.end()]]))
                     self._held = []
         if self._depth:
             self._held.append(line[start:] + "\n")
-        return found
+        return objects

@@ -107,9 +107,9 @@ def cpus(index: int, number: int, nodes: Path = NODES) -> list[int]:
     """The cores of one of `number` processes where the machine has several sockets that can be shared out
     evenly; empty: those of the parent.
     """
-    found = [_listed(path.read_text()) for path in sorted(nodes.glob("node[0-9]*/cpulist"))]
-    found = [cores for cores in found if cores]
-    return found[index % len(found)] if len(found) > 1 and number % len(found) == 0 else []
+    by_node = [_listed(path.read_text()) for path in sorted(nodes.glob("node[0-9]*/cpulist"))]
+    by_node = [cores for cores in by_node if cores]
+    return by_node[index % len(by_node)] if len(by_node) > 1 and number % len(by_node) == 0 else []
 
 
 def _listed(text: str) -> list[int]:

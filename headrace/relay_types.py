@@ -77,12 +77,12 @@ class Verbatim:
 
     def _member(self, at: int) -> int:
         """Read the member at a position. Returns where its value ends."""
-        found = NAME.match(self._text, at)
-        if found is None:
+        match = NAME.match(self._text, at)
+        if match is None:
             raise ValueError(f"a name is missing at {at}")
-        name: str = json.loads(found[1]) if "\\" in found[1] else found[1][1:-1]
-        self.members[name], end = DECODER.raw_decode(self._text, found.end())
-        self._spans.append((name, found.end(), end))
+        name: str = json.loads(match[1]) if "\\" in match[1] else match[1][1:-1]
+        self.members[name], end = DECODER.raw_decode(self._text, match.end())
+        self._spans.append((name, match.end(), end))
         return end
 
 

@@ -84,8 +84,8 @@ async def watch_activations(http: Request, response: Response, caller: Caller) -
     sae = query.get("sae")
     if sae is not None and sae not in _labels(http.app.state.gateway):
         SAES.info(await library_of(http), sae, param="sae")
-    found = _watched(http, Follower(caller.id, query.get("request_id"), sae))
-    return LiveStream(found, {}, found.aclose)
+    texts = _watched(http, Follower(caller.id, query.get("request_id"), sae))
+    return LiveStream(texts, {}, texts.aclose)
 
 
 async def _watched(http: Request, follower: Follower) -> AsyncGenerator[list[str], None]:

@@ -130,12 +130,12 @@ class ReplicaChange(BaseModel):
 
 @route(router, "GET", "/admin/replicas", under=V1, summary="List the replicas of all providers")
 async def list_replicas(http: Request, _: Admin) -> ListObject[ReplicaObject]:
-    found = [
+    replicas = [
         _replica(backend.name, stats)
         for backend in _replicated(http).values()
         for stats in backend.replicas()
     ]
-    return list_object(found, has_more=False)
+    return list_object(replicas, has_more=False)
 
 
 @route(router, "POST", "/admin/replicas/drain", under=V1, summary="Send a replica no new requests")

@@ -324,8 +324,8 @@ def target_headers(provider: str, attempts: int) -> dict[str, str]:
 
 def generation_headers(generation: Generation) -> dict[str, str]:
     """Response headers of a generation: its provider, the attempts, and how it is steered."""
-    found = target_headers(generation.provider, generation.attempts)
-    return found if generation.fingerprint is None else {**found, FINGERPRINT: generation.fingerprint}
+    headers = target_headers(generation.provider, generation.attempts)
+    return headers if generation.fingerprint is None else {**headers, FINGERPRINT: generation.fingerprint}
 
 
 def timing(started: Started | None, decode_s: float | None = None) -> dict[str, str]:

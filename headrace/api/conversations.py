@@ -56,12 +56,12 @@ async def list_conversations(
 ) -> ListObject[wire.ConversationObject]:
     query = query_of(http, response, (*LISTED, "search"))
     page, search = listing(query, "desc"), wire.search_of(query)
-    found = (
+    reading = (
         store.conversations.page(caller.id, **page)
         if search is None
         else store.conversations.search(caller.id, search, **page)
     )
-    return page_object(await found, wire.conversation)
+    return page_object(await reading, wire.conversation)
 
 
 @route(router, "GET", CONVERSATION, under=V1, summary="Retrieve a conversation")
@@ -148,7 +148,7 @@ async def _resolved(store: Store, owner: str, items: list[Item]) -> list[Item]:
     """The items, with references replaced by copies of the stored items. Raises ItemNotFound."""
     wanted = references(items)
     stored = await store.items.find(owner, wanted) if wanted else {}
-    found = {
+    bodies = {
         id: {name: value for name, value in item.body.items() if name != "id"} for id, item in stored.items()
     }
-    return resolved(items, found, "items")
+    return resolved(items, bodies, "items")

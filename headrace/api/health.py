@@ -70,5 +70,5 @@ async def metrics(http: Request) -> Response:
     else any key if callers need keys at all.
     """
     await (administrator(http) if http.app.state.config.server.admin_keys else authenticate(http))
-    found: Metrics = http.app.state.metrics
-    return Response(await asyncio.to_thread(found.text), headers={"Content-Type": CONTENT_TYPE})
+    collected: Metrics = http.app.state.metrics
+    return Response(await asyncio.to_thread(collected.text), headers={"Content-Type": CONTENT_TYPE})

@@ -123,9 +123,9 @@ async def embed(http: Request, caller: Caller, body: wire.EmbedBody) -> Response
     check_unsteered(http, body)
     uses = await prepared(http, partial(uses_of_embed, body, strict=is_strict(http)))
     _keep_loaded(http, body)
-    found, headers = await _embedded(http, caller, wire.embed_request(body), uses)
-    size = 0 if found is None else found.vectors.size * BYTES_PER_VALUE
-    content = await aside(size, partial(answer.embed_answer, body.model, found, began))
+    embeddings, headers = await _embedded(http, caller, wire.embed_request(body), uses)
+    size = 0 if embeddings is None else embeddings.vectors.size * BYTES_PER_VALUE
+    content = await aside(size, partial(answer.embed_answer, body.model, embeddings, began))
     return Response(content, media_type="application/json", headers=headers)
 
 
@@ -137,8 +137,8 @@ async def embed_one(http: Request, caller: Caller, body: wire.OllamaEmbeddingsBo
     check_unsteered(http, body)
     uses = await prepared(http, partial(uses_of_embed, body, strict=is_strict(http)))
     _keep_loaded(http, body)
-    found, headers = await _embedded(http, caller, wire.embeddings_request(body), uses)
-    return await answered(answer.embeddings_answer(found), headers)
+    embeddings, headers = await _embedded(http, caller, wire.embeddings_request(body), uses)
+    return await answered(answer.embeddings_answer(embeddings), headers)
 
 
 def _reply(

@@ -77,8 +77,8 @@ def header_of(http: Request, name: bytes) -> str | None:
 
 def headers_of(http: Request, names: Iterable[str]) -> dict[str, str]:
     """The request headers with these names. Several lines of one header are one list (RFC 9110, 5.3)."""
-    found = {name: list(filter(None, http.headers.getlist(name))) for name in names}
-    return {name: ", ".join(dict.fromkeys(lines)) for name, lines in found.items() if lines}
+    lines_by_name = {name: list(filter(None, http.headers.getlist(name))) for name in names}
+    return {name: ", ".join(dict.fromkeys(lines)) for name, lines in lines_by_name.items() if lines}
 
 
 async def _store(http: Request) -> Store:

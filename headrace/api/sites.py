@@ -97,10 +97,10 @@ class Sites:
         hosts: list[str] = []
         origins: list[str] = []
         fetched_by: list[str] = []
-        found = {b"host": hosts, b"origin": origins, b"sec-fetch-site": fetched_by}
+        values = {b"host": hosts, b"origin": origins, b"sec-fetch-site": fetched_by}
         for name, value in scope["headers"]:
-            if name in found:
-                found[name].append(value.decode("latin-1"))
+            if name in values:
+                values[name].append(value.decode("latin-1"))
         local_address = server[0] if server else None
         if (error := self._host_refusal(scope, hosts, local_address)) is not None:
             return error

@@ -152,9 +152,9 @@ class AnswerBody:
         """Have each event of the stream written again by `framed`. The last one stays without an end if it
         had none: the stream may have broken off within it.
         """
-        found, self.beginning = events(self.whole()), b""
+        sents, self.beginning = events(self.whole()), b""
         self.pieces = (
-            framed(sent).removesuffix(b"\n\n") if sent.is_last else framed(sent) async for sent in found
+            framed(sent).removesuffix(b"\n\n") if sent.is_last else framed(sent) async for sent in sents
         )
 
     def whole(self) -> AsyncGenerator[bytes, None]:
@@ -179,8 +179,8 @@ async def events_of(
         for sent in sents_of(await upstream.joined(pieces, beginning=answer_body.beginning)):
             yield sent
         return
-    async with aclosing(answer_body.whole()) as whole, aclosing(events(whole)) as found:
-        async for sent in found:
+    async with aclosing(answer_body.whole()) as whole, aclosing(events(whole)) as sents:
+        async for sent in sents:
             yield sent
 
 
@@ -193,9 +193,9 @@ def sents_of(raw: bytes) -> list[ServerSentEvent]:
         return events_in(raw)
     text = raw.decode(errors="replace")
     if first[:1] == b"[" and is_value(text):
-        found = objects(parsed(text))
-        if len(found) > 1:
-            return [ServerSentEvent("", dumped(each)) for each in found]
+        values = objects(parsed(text))
+        if len(values) > 1:
+            return [ServerSentEvent("", dumped(each)) for each in values]
     return [ServerSentEvent("", text, is_whole=PART.search(text) is None or not _is_part(text))]
 
 

@@ -182,9 +182,9 @@ class Recoder:
 
 def recoder_for(content_type: str, beginning: bytes) -> Recoder | None:
     """A Recoder for a body that begins with these bytes; None: it is in UTF-8, or in no known charset."""
-    found = next((charset for bom, charset in BOMS if beginning.startswith(bom)), None)
-    match = None if found else CHARSET.search(content_type)
-    name = found or (match[1] if match else "utf-8")
+    marked = next((charset for bom, charset in BOMS if beginning.startswith(bom)), None)
+    match = None if marked else CHARSET.search(content_type)
+    name = marked or (match[1] if match else "utf-8")
     try:
         known = codecs.lookup(name)
     except LookupError:

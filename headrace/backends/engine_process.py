@@ -83,14 +83,14 @@ class OwnBackend(VLLMBackend):
         return str(self._member(await self.upstream.json("POST", "/detokenize", body), "prompt"))
 
     async def tokenizer_info(self, model: str) -> TokenizerInfo:
-        found = an_object(await self.upstream.json("GET", "/tokenizer_info"))
+        members = an_object(await self.upstream.json("GET", "/tokenizer_info"))
         bos, eos, pad, template = (
-            word(found.get(name)) for name in ("bos_token", "eos_token", "pad_token", "chat_template")
+            word(members.get(name)) for name in ("bos_token", "eos_token", "pad_token", "chat_template")
         )
-        return TokenizerInfo(bos, eos, pad, template, int(self._member(found, "vocab_size")))
+        return TokenizerInfo(bos, eos, pad, template, int(self._member(members, "vocab_size")))
 
-    def _member(self, found: object, name: str) -> Any:
-        value = an_object(found).get(name)
+    def _member(self, members: object, name: str) -> Any:
+        value = an_object(members).get(name)
         if value is None:
             raise ProviderError(f"{self.name} answered without {name!r}")
         return value

@@ -141,18 +141,18 @@ def _member(name: str, value: object, depth: int) -> str:
     return "; ".join(f"{valid(param)[:100]}: {inner}" for param, inner in pairs if inner)
 
 
-def _levels(found: Any) -> Iterator[Object]:
+def _levels(level: Any) -> Iterator[Object]:
     """The nested objects of an error, outermost first: one may be inside INNER, or a list, or be the error
     of the provider behind a router.
     """
     for _ in range(MAX_DEPTH):
-        if isinstance(found, list):
-            found = found[0] if found else None
-        if not isinstance(found, dict):
+        if isinstance(level, list):
+            level = level[0] if level else None
+        if not isinstance(level, dict):
             return
-        yield found
-        inner = [*(found.get(name) for name in INNER), an_object(found.get("metadata")).get("raw")]
-        found = next((value for value in inner if value and isinstance(value, dict | list)), None)
+        yield level
+        inner = [*(level.get(name) for name in INNER), an_object(level.get("metadata")).get("raw")]
+        level = next((value for value in inner if value and isinstance(value, dict | list)), None)
 
 
 def _code(level: Object) -> str | None:

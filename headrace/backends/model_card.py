@@ -47,12 +47,12 @@ def card_of(model: Model | GGUFModel, features: Set[Feature]) -> ModelCard:
 
 
 def _capabilities(features: Set[Feature], template: str | None) -> frozenset[Capability]:
-    found: set[Capability] = {name for feature, name in CAPABILITIES.items() if feature in features}
+    capabilities: set[Capability] = {name for feature, name in CAPABILITIES.items() if feature in features}
     if template is None:
-        found.discard("tools")  # without a template there are no conversations
+        capabilities.discard("tools")  # without a template there are no conversations
     elif reasoning.detect(template) is not None:
-        found.add("thinking")
-    return frozenset(found)
+        capabilities.add("thinking")
+    return frozenset(capabilities)
 
 
 def _shape(model: Model) -> Mapping[str, int | float]:
@@ -61,5 +61,5 @@ def _shape(model: Model) -> Mapping[str, int | float]:
         config = json.loads((model.folder / CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    found = {name: config.get(member) for member, name in SHAPE.items()} if isinstance(config, dict) else {}
-    return {name: value for name, value in found.items() if isinstance(value, int | float)}
+    members = {name: config.get(member) for member, name in SHAPE.items()} if isinstance(config, dict) else {}
+    return {name: value for name, value in members.items() if isinstance(value, int | float)}

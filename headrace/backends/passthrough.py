@@ -92,8 +92,8 @@ async def _to_the_end(
 
 def _passed_on(response: aiohttp.ClientResponse) -> tuple[tuple[bytes, bytes], ...]:
     """The headers for the caller, without those that are not printable ASCII: they cannot be sent on."""
-    found = ((name.decode("latin-1").lower(), value) for name, value in response.raw_headers)
-    pairs = ((name, value.decode("latin-1")) for name, value in found if PASSED_ON.fullmatch(name))
+    raw = ((name.decode("latin-1").lower(), value) for name, value in response.raw_headers)
+    pairs = ((name, value.decode("latin-1")) for name, value in raw if PASSED_ON.fullmatch(name))
     hints = ((name, hint(name, value)) for name, value in pairs)
     return tuple((name.encode(), value.encode()) for name, value in hints if value is not None)
 

@@ -150,8 +150,8 @@ def to_error(refusal: Refusal) -> ServerError:
     if _may_keep_code(error, refusal):
         error.code = refusal.code
     if isinstance(error, ProviderRefused):
-        found = (name for name, pattern in MEMBERS.items() if pattern.search(refusal.message))
-        error.status, error.param = refusal.status, refusal.param or next(found, None)
+        names = (name for name, pattern in MEMBERS.items() if pattern.search(refusal.message))
+        error.status, error.param = refusal.status, refusal.param or next(names, None)
     error.headers |= _hints(refusal, error)
     is_final = error.headers.get("x-should-retry") == "false"
     if isinstance(error, ProviderLimited | ProviderUnreachable) and not is_final:
@@ -196,8 +196,8 @@ def _may_keep_code(error: ServerError, refusal: Refusal) -> bool:
 
 def _hints(refusal: Refusal, error: ServerError) -> dict[str, str]:
     """Headers about whether and when to retry. Those that are not printable ASCII cannot be sent on."""
-    found = ((name.lower(), value) for name, value in refusal.headers.items())
-    headers = {name: text for name, value in found if (text := hint(name, value)) is not None}
+    pairs = ((name.lower(), value) for name, value in refusal.headers.items())
+    headers = {name: text for name, value in pairs if (text := hint(name, value)) is not None}
     hints = {name: value for name, value in headers.items() if LIMITS.fullmatch(name)}
     if headers.get("x-should-retry") in ("true", "false"):
         hints["x-should-retry"] = headers["x-should-retry"]

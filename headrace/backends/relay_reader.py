@@ -172,10 +172,10 @@ class UsageScan:
             for match in USAGE.finditer(piece):
                 text = piece[match.end() : match.end() + MAX_USAGE].decode(errors="replace")
                 try:
-                    found = DECODER.raw_decode(text)[0]
+                    values = DECODER.raw_decode(text)[0]
                 except (ValueError, RecursionError):
                     continue
-                members |= {name: value for name, value in found.items() if value or name not in members}
+                members |= {name: value for name, value in values.items() if value or name not in members}
         return self._read(members) if members else None
 
 
@@ -201,12 +201,12 @@ def outline(raw: bytes) -> Object:
     if depth or not end or raw[:1] != b"{" or raw[end:].strip(BLANKS):
         raise ValueError("it is no whole object")
     ends = [*(start for start, _ in names), end - 1][1:]
-    found: Object = {}
+    members: Object = {}
     for (start, name_end), value_end in zip(names, ends, strict=True):
         name = str(parsed(raw[start:name_end]))
         is_read = name == "error" or value_end - name_end <= MAX_VALUE
-        found[name] = _value(raw[name_end:value_end]) if is_read else None
-    return found
+        members[name] = _value(raw[name_end:value_end]) if is_read else None
+    return members
 
 
 def _is_name(raw: bytes, at: int) -> bool:

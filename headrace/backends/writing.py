@@ -152,10 +152,10 @@ def _accepted(name: str) -> str:
 
 def _names(prompt: Conversation, most: int) -> dict[str, str]:
     """The caller's name of each tool → a valid name for the provider, unique among them."""
-    found = dict.fromkeys(_all_names(prompt))
-    sent = {name: name for name in found if len(name) <= most and NAME.fullmatch(name)}
+    names = dict.fromkeys(_all_names(prompt))
+    sent = {name: name for name in names if len(name) <= most and NAME.fullmatch(name)}
     taken = set(sent)
-    for name in found:
+    for name in names:
         if name in sent:
             continue
         plain = NO_NAME.sub("_", name)

@@ -257,8 +257,8 @@ def _metavar(option: config.Option) -> str:
 def flags(arguments: argparse.Namespace) -> dict[str, object]:
     """The options that the command line sets, by their keys in the configuration."""
     values = vars(arguments)
-    found = {o.key: values[o.key] for o in config.options() if values.get(o.key) is not None}
+    settings = {o.key: values[o.key] for o in config.options() if values.get(o.key) is not None}
     references = values.get("references")
     if references:
-        found |= {"models.default": references[0], "models.more": references[1:]}
-    return found
+        settings |= {"models.default": references[0], "models.more": references[1:]}
+    return settings

@@ -81,16 +81,16 @@ def features(arguments: argparse.Namespace, loaded: Loaded) -> int:
             raise ConfigError(
                 f"{folder} is for hidden states of {sae.info.width} numbers; {model.name} has {capture.width}"
             )
-        found = token_features(capture, sae.encoder, sae.decoder, arguments.token, arguments.top, bar)
+        of_token = token_features(capture, sae.encoder, sae.decoder, arguments.token, arguments.top, bar)
         decode = _decoder(model)
-    print(f"token {found.token}: '{report.printable(decode([found.token]))}'")
-    for title, scores in (("writes it", found.writers), ("reads it", found.readers)):
+    print(f"token {of_token.token}: '{report.printable(decode([of_token.token]))}'")
+    for title, scores in (("writes it", of_token.writers), ("reads it", of_token.readers)):
         print(f"{'feature':>8}  {title:>9}  its tokens")
         for score in scores:
             print(f"{score.feature:>8}  {score.score:>9.2f}  {sae.info.labels.get(score.feature, '')}")
-    path = root_of(loaded.config) / REPORTS / f"{folder.name}-token-{found.token}.html"
+    path = root_of(loaded.config) / REPORTS / f"{folder.name}-token-{of_token.token}.html"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(found.page(folder.name, decode([found.token]), sae.info.labels), encoding="utf-8")
+    path.write_text(of_token.page(folder.name, decode([of_token.token]), sae.info.labels), encoding="utf-8")
     print(f"with plots: {path}")
     return 0
 

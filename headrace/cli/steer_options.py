@@ -98,13 +98,13 @@ def add_features(add: Adder) -> None:
 
 def layers_of(text: str) -> tuple[int, ...]:
     """The layers that `10-20` or `8,12` means. Raises ConfigError."""
-    found: list[int] = []
+    layers: list[int] = []
     for part in text.split(","):
         first, dash, last = part.partition("-")
         if not WHOLE.fullmatch(first) or (dash and not WHOLE.fullmatch(last)):
             raise ConfigError(f"--layer {text}: write a layer as 15, a range as 10-20, or several as 8,12")
-        found += range(int(first), int(last if dash else first) + 1)
-    return tuple(sorted(set(found)))
+        layers += range(int(first), int(last if dash else first) + 1)
+    return tuple(sorted(set(layers)))
 
 
 def _file(command: argparse.ArgumentParser, flag: str, text: str, *, required: bool) -> None:

@@ -49,8 +49,8 @@ class Snapshot:
 
     def values(self, name: str, label: str) -> list[str]:
         """The values of a label, in the order of the samples."""
-        found = (dict(has).get(label, "") for has in self.samples.get(name, {}))
-        return list(dict.fromkeys(found))
+        values = (dict(has).get(label, "") for has in self.samples.get(name, {}))
+        return list(dict.fromkeys(values))
 
 
 def read(text: str, at: float) -> Snapshot:
@@ -161,8 +161,8 @@ def keys(change: Change, most: int = 10) -> list[tuple[str, ...]]:
         key: change.rate("headrace_key_requests_total", key=key)
         for key in change.after.values("headrace_key_requests_total", "key")
     }
-    found = change.after.samples.get("headrace_key_info", {})
-    names = {labels["key"]: f"{labels['name']} ({labels['key']})" for labels in map(dict, found)}
+    infos = change.after.samples.get("headrace_key_info", {})
+    names = {labels["key"]: f"{labels['name']} ({labels['key']})" for labels in map(dict, infos)}
     busiest = sorted(rates, key=lambda key: -rates[key])[:most]
     return [
         (

@@ -23,8 +23,8 @@ GROUP = "headrace.providers"  # of entry points: kind = module:class
 
 def installed() -> dict[str, EntryPoint]:
     """The kinds that other packages register. None of them replaces a kind that comes with Headrace."""
-    found = {entry.name: entry for entry in entry_points(group=GROUP)}
-    return {kind: entry for kind, entry in found.items() if kind not in (*REMOTE, *LOCAL)}
+    entries = {entry.name: entry for entry in entry_points(group=GROUP)}
+    return {kind: entry for kind, entry in entries.items() if kind not in (*REMOTE, *LOCAL)}
 
 
 def load_kind(kind: str) -> Any:

@@ -82,9 +82,9 @@ def _tables(
         providers = tables.providers(written["providers"], source)
         sources = dict.fromkeys((f"providers.{name}" for name in providers), str(path))
     else:
-        found = tables.from_environment(environment)
-        providers = {name: provider for name, (provider, _) in found.items()}
-        sources = {f"providers.{name}": origin for name, (_, origin) in found.items()}
+        of_environment = tables.from_environment(environment)
+        providers = {name: provider for name, (provider, _) in of_environment.items()}
+        sources = {f"providers.{name}": origin for name, (_, origin) in of_environment.items()}
     routes = tables.routes(written.get("routes", {}), source, providers)
     sources |= dict.fromkeys((f"routes.{name}" for name in routes), str(path))
     return dict(providers), dict(routes), sources

@@ -64,15 +64,15 @@ class Option:
 
 def options() -> list[Option]:
     """Every key, in the order of the tree."""
-    found = []
+    every = []
     for section, outer in Config.model_fields.items():
         kind = outer.annotation
         if not isinstance(kind, type) or not issubclass(kind, Section):
             continue  # tables of the user's own names
         for name, info in kind.model_fields.items():
             names = next((note for note in info.metadata if isinstance(note, Names)), Names())
-            found.append(Option(section, name, info, names))
-    return found
+            every.append(Option(section, name, info, names))
+    return every
 
 
 def shown(value: object, *, is_secret: bool = False) -> str:
@@ -85,5 +85,5 @@ def shown(value: object, *, is_secret: bool = False) -> str:
 
 def near(name: str, known: Iterable[str]) -> str:
     """The end of an error about an unknown name: similar known names, or all of them."""
-    found = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
-    return f"; did you mean {' or '.join(found)}?" if found else f"; known: {', '.join(sorted(known))}"
+    similar = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
+    return f"; did you mean {' or '.join(similar)}?" if similar else f"; known: {', '.join(sorted(known))}"

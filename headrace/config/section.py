@@ -44,23 +44,23 @@ def secret(key: str, text: str, source: Source) -> str:
     """The secret that a text refers to, or is. `key`: the option, for errors. Raises ConfigError."""
     scheme, _, name = text.partition(":")
     if scheme == "env":
-        found = source.environment.get(name, "").strip()
-        if not found:
+        value = source.environment.get(name, "").strip()
+        if not value:
             raise ConfigError(f"{key} = {text!r} ({source.name}): the environment has no {name}")
-        return found
+        return value
     return _of_file(key, text, name, source) if scheme == "file" else text
 
 
 def _of_file(key: str, text: str, name: str, source: Source) -> str:
     path = source.folder / Path(name).expanduser()
     try:
-        found = read_small_text(path).strip()
+        value = read_small_text(path).strip()
     except (OSError, UnicodeDecodeError) as exc:
         reason = getattr(exc, "strerror", None) or "it is no text"
         raise ConfigError(f"{key} = {text!r} ({source.name}): {path} cannot be read: {reason}") from exc
-    if not found:
+    if not value:
         raise ConfigError(f"{key} = {text!r} ({source.name}): {path} is empty")
-    return found
+    return value
 
 
 def secrets(key: str, value: object, source: Source) -> object:

@@ -118,10 +118,10 @@ def counts_in(usage: object, before: Mapping[str, int] | None = None) -> dict[st
     leave out some, or say 0 (as some providers do at the end, of the prompt): those `before` it count then.
     """
     body = an_object(usage)
-    found = {name: count(body.get(name)) for name in _COUNTS}
-    found[_THINKING] = count(an_object(body.get("output_tokens_details")).get(_THINKING))
+    numbers = {name: count(body.get(name)) for name in _COUNTS}
+    numbers[_THINKING] = count(an_object(body.get("output_tokens_details")).get(_THINKING))
     counts = dict(before or {})
-    for name, number in found.items():
+    for name, number in numbers.items():
         if number is not None and (number or name not in counts):
             counts[name] = number
     return counts

@@ -146,7 +146,7 @@ def _first_count(body: Object, names: tuple[str, ...]) -> int | None:
 
 def _first_object(body: Object, names: tuple[str, ...]) -> Object:
     for name in names:
-        found = body.get(name)
-        if found and isinstance(found, dict):
-            return found
+        value = body.get(name)
+        if value and isinstance(value, dict):
+            return value
     return {}

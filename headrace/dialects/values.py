@@ -180,8 +180,8 @@ def count(value: object) -> int | None:
         return value if value is None or 0 <= value <= MAX_COUNT else None
     if isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) < 16:
         value = int(value)
-    found = number(value)
-    return int(found) if found is not None and 0 <= found <= MAX_COUNT and found == int(found) else None
+    read = number(value)
+    return int(read) if read is not None and 0 <= read <= MAX_COUNT and read == int(read) else None
 
 
 def dumped(value: object) -> str:

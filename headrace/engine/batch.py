@@ -318,11 +318,11 @@ def _computed(parts: Iterable[_Part], states: States) -> dict[tuple[Sequence, Ha
     for part in parts:
         for source in {prober.source.key: prober.source for prober in part.sequence.probers}.values():
             sources.setdefault(source.key, (source, []))[1].append(part)
-    found: dict[tuple[Sequence, Hashable], Floats] = {}
+    computed: dict[tuple[Sequence, Hashable], Floats] = {}
     for key, (source, its_parts) in sources.items():
         numbers = source.compute(np.concatenate([part.states(states, source.layer) for part in its_parts]))
         begin = 0
         for part in its_parts:
-            found[part.sequence, key] = numbers[begin : begin + part.count]
+            computed[part.sequence, key] = numbers[begin : begin + part.count]
             begin += part.count
-    return found
+    return computed

@@ -88,8 +88,8 @@ class HiddenStates:
         return request
 
     def _output(self, request: ov.InferRequest, name: str) -> Floats:
-        found: Floats = request.get_tensor(name).data
-        return found.reshape(-1, found.shape[-1]).copy()
+        output: Floats = request.get_tensor(name).data
+        return output.reshape(-1, output.shape[-1]).copy()
 
     def _compile(self, question: Question) -> ov.InferRequest:
         probed, replaced, has_logits = question

@@ -62,8 +62,8 @@ class Compiled:
 
     def output(self, name: str) -> NDArray[np.float32]:
         """An output of the last pass: [rows, numbers]."""
-        found: NDArray[np.float32] = self.request.get_tensor(name).data
-        return found.reshape(-1, found.shape[-1])
+        output: NDArray[np.float32] = self.request.get_tensor(name).data
+        return output.reshape(-1, output.shape[-1])
 
     def shrink(self) -> bool:
         """Free the memory of a large step's logits. True if the request is new: the runtime frees the old

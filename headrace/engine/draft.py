@@ -165,8 +165,8 @@ class Drafter:
             place, length = text.find(ending)
             if length > longest and (token := text.tokens[place]) >= 0:
                 longest, best = length, Guess(token, self._of_others[length])
-        found = None if self._phrases is None else self._phrases.find(ending)
-        return best if found is None else self._compared(best, longest, *found)
+        phrase = None if self._phrases is None else self._phrases.find(ending)
+        return best if phrase is None else self._compared(best, longest, *phrase)
 
     def _compared(self, best: Guess | None, length: int, token: int, number: int) -> Guess:
         """The better one of a guess after an ending of this length, and of a phrase's token. A single token
@@ -274,10 +274,10 @@ class Memory:
 
     def texts(self, owner: bytes) -> tuple[Repeats, ...]:
         """What the owner's answers are found in, the latest first."""
-        found = self._owners.get(owner)
-        if found is None:
+        halves = self._owners.get(owner)
+        if halves is None:
             return ()
-        for half in (found.new, found.old):
+        for half in (halves.new, halves.old):
             if not half.is_indexed:
                 half.index()
-        return found.new, found.old
+        return halves.new, halves.old

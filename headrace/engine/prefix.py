@@ -42,10 +42,10 @@ class PrefixCache:
         if room <= 0 or self._copy is None or sequence.effect(start, start + room):
             return
         parent, tokens = self._parent(sequence, start // size), sequence.tokens[start : start + room]
-        found = self._pool.find_beginning(parent, tokens, exactly=sequence.params.invariant)
-        if found is None:
+        beginning = self._pool.find_beginning(parent, tokens, exactly=sequence.params.invariant)
+        if beginning is None:
             return
-        source, count = found
+        source, count = beginning
         if self._pool.num_available:  # holding the source may have taken the last one
             sequence.blocks.append(self._pool.allocate())
             self._copy(source, sequence.blocks[-1])

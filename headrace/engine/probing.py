@@ -211,13 +211,13 @@ class Achieved:
     def side_effects(self) -> tuple[SideEffect, ...]:
         """The features that changed most, without those of the ops."""
         named = {(op.sae, op.feature, op.layer) for op in self._plan.ops}
-        found = [
+        effects = [
             effect
             for entry in self._observed
             for effect in entry.largest()
             if (effect.sae, effect.feature, effect.layer) not in named
         ]
-        return tuple(sorted(found, key=lambda effect: -abs(effect.change))[:MOST_EFFECTS])
+        return tuple(sorted(effects, key=lambda effect: -abs(effect.change))[:MOST_EFFECTS])
 
 
 class _Observed:

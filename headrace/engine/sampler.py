@@ -104,8 +104,8 @@ def _seen(sequence: Sequence, vocabulary: int) -> NDArray[np.int64]:
     """The ids, ascending, of the tokens that occur in the prompt or the answer so far, or in the window."""
     window = sequence.params.repetition_window
     if window is not None:
-        found = np.unique(np.array(sequence.tokens[-window:], np.int64))
-        return found[: _below(found, vocabulary)]
+        ids = np.unique(np.array(sequence.tokens[-window:], np.int64))
+        return ids[: _below(ids, vocabulary)]
     if sequence.seen is None:
         sequence.seen = np.zeros(vocabulary, np.bool_)
         tokens = np.array(sequence.tokens, np.int64)

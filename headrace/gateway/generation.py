@@ -107,12 +107,12 @@ class AnswerMeter:
                 self._count_steering(event.activations)
 
     def _count_steering(self, read: Sequence[Activations], receipt: Receipt | None = None) -> None:
-        found = self.tally.steering = self.tally.steering or SteeringTally()
-        found.probed += sum(bool(entry.readings) for entry in read)
+        steering = self.tally.steering = self.tally.steering or SteeringTally()
+        steering.probed += sum(bool(entry.readings) for entry in read)
         if receipt is not None:
-            found.tokens += receipt.tokens_steered
+            steering.tokens += receipt.tokens_steered
             if receipt.relative_dose is not None:
-                found.doses.append(receipt.relative_dose)
+                steering.doses.append(receipt.relative_dose)
 
     async def ended(self, outcome: Outcome, error: Exception | None) -> None:
         # Of an answer that was cut short, the tokens count that were generated.

@@ -76,10 +76,10 @@ class Active:
 
     def stop(self, id: str) -> bool:
         """End the requests with this id; whether there was one."""
-        found = [end for end, running in self.requests.items() if running.id == id]
-        for end in found:
+        ends = [end for end, running in self.requests.items() if running.id == id]
+        for end in ends:
             interrupt(end, Stopped("an administrator stopped this request"))
-        return bool(found)
+        return bool(ends)
 
     async def _wait_idle(self, timeout_s: float) -> bool:
         try:

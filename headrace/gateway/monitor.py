@@ -45,11 +45,11 @@ class Follower:
             await asyncio.wait_for(self._arrived.wait(), within_s)
         except TimeoutError:
             return []
-        found, dropped = list(self._waiting), self._dropped
+        waiting, dropped = list(self._waiting), self._dropped
         self._waiting.clear()
         self._arrived.clear()
         self._dropped = 0
-        return [replace(found[0], dropped=dropped), *found[1:]] if found else []
+        return [replace(waiting[0], dropped=dropped), *waiting[1:]] if waiting else []
 
 
 class Monitor:

@@ -50,16 +50,16 @@ class State:
 
     def headers(self, limits: Limits) -> dict[str, str]:
         """Response headers in OpenAI's manner, of the limits that there are."""
-        found = {}
+        headers = {}
         for kind, limit, left, reset_s in (
             ("requests", limits.requests_per_minute, self.requests_left, self.requests_reset_s),
             ("tokens", limits.tokens_per_minute, self.tokens_left, self.tokens_reset_s),
         ):
             if limit is not None:
-                found[f"x-ratelimit-limit-{kind}"] = str(limit)
-                found[f"x-ratelimit-remaining-{kind}"] = str(max(0, left))
-                found[f"x-ratelimit-reset-{kind}"] = _written(reset_s)
-        return found
+                headers[f"x-ratelimit-limit-{kind}"] = str(limit)
+                headers[f"x-ratelimit-remaining-{kind}"] = str(max(0, left))
+                headers[f"x-ratelimit-reset-{kind}"] = _written(reset_s)
+        return headers
 
 
 class Reservation(Protocol):

@@ -123,7 +123,7 @@ class State:
         yield info
 
     def _replicas(self) -> Iterator[Metric]:
-        found = [
+        replicas = [
             (backend.name, replica)
             for backend in self.gateway.backends
             if isinstance(backend, Replicated)
@@ -131,15 +131,15 @@ class State:
         ]
         text = "1 for the state in which a replica is."
         states = GaugeMetricFamily("headrace_replica_state", text, labels=["provider", "replica", "state"])
-        for provider, replica in found:
+        for provider, replica in replicas:
             for state in get_args(ReplicaState):
                 states.add_metric([provider, replica.name, state], replica.state == state)
-        if not found:
+        if not replicas:
             return
         yield states
         for name, (kind, attribute, text) in REPLICAS.items():
             family = kind(name, text, labels=["provider", "replica"])
-            for provider, replica in found:
+            for provider, replica in replicas:
                 if (value := getattr(replica, attribute)) is not None:
                     family.add_metric([provider, replica.name], value)
             yield family

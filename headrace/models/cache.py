@@ -33,8 +33,8 @@ class Cache:
     def models(self) -> list[Model]:
         """The models that are ready to load, sorted by name."""
         folders = self._models.iterdir() if self._models.is_dir() else ()
-        found = (read_manifest(folder) for folder in folders)
-        return sorted((model for model in found if model), key=lambda model: model.name)
+        models = (read_manifest(folder) for folder in folders)
+        return sorted((model for model in models if model), key=lambda model: model.name)
 
     def find(self, name: str) -> Model | None:
         return next((model for model in self.models() if model.name == name), None)

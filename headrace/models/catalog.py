@@ -231,11 +231,11 @@ def _verify(path: Path, expected: str | None, progress: Progress) -> None:
         return
     progress("verifying", 0, path.stat().st_size)
     with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != expected:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != expected:
         path.unlink()
         raise ModelError(
-            f"{path.name} has the SHA-256 {found}, expected {expected}; "
+            f"{path.name} has the SHA-256 {digest}, expected {expected}; "
             "it was deleted, run again to fetch it anew"
         )
 
@@ -247,8 +247,8 @@ def fetch(source: HubSource, staging: Path, partial: Path, progress: Progress) -
     """
     progress("downloading", 0, 0)
     try:
-        found = _download(source, partial)
-        return found.replace(staging / found.name) if found.is_relative_to(partial) else found
+        path = _download(source, partial)
+        return path.replace(staging / path.name) if path.is_relative_to(partial) else path
     except ImportError as exc:
         needed = install_command("hub")
         raise ModelError(f"hf:{source.repo} needs the package huggingface_hub: {needed}") from exc
@@ -278,8 +278,8 @@ def _cached(source: HubSource) -> Path | None:
     """The folder of a complete checkpoint in the hub's own cache, where other programs may have put it."""
     from huggingface_hub import try_to_load_from_cache
 
-    found = try_to_load_from_cache(source.repo, CONFIG)
-    folder = Path(found).parent if isinstance(found, str) else None
+    path = try_to_load_from_cache(source.repo, CONFIG)
+    folder = Path(path).parent if isinstance(path, str) else None
     if folder is None or not (folder / CONFIG).is_file() or not checkpoint.is_checkpoint(folder):
         return None
     try:

@@ -127,8 +127,8 @@ def is_gguf(path: Path) -> bool:
 def _weights(folder: Path) -> list[Path]:
     """The files of weights in a folder, pickled ones last."""
     names = (".safetensors", *PICKLES)
-    found = [file for file in folder.iterdir() if file.suffix in names and file.is_file()]
-    return sorted(found, key=lambda file: (names.index(file.suffix), file.name))
+    files = [file for file in folder.iterdir() if file.suffix in names and file.is_file()]
+    return sorted(files, key=lambda file: (names.index(file.suffix), file.name))
 
 
 def _unstretched(folder: Path) -> int:

@@ -74,8 +74,8 @@ def header(path: Path) -> Header:
 
     def number(key: str) -> int:
         """A positive integer; of a list with one per layer the largest. Other values count as absent: 0."""
-        found = metadata.value(f"{architecture}.{key}")
-        values = found if isinstance(found, list) else [found]
+        written = metadata.value(f"{architecture}.{key}")
+        values = written if isinstance(written, list) else [written]
         return max((value for value in values if type(value) is int and value > 0), default=0)
 
     heads = number("attention.head_count")

@@ -36,11 +36,11 @@ class Metadata:
 
     def value(self, key: str) -> Any:
         """The value as the file has it; None: absent."""
-        found = self._reader.fields.get(key)
-        if found is None:
+        field = self._reader.fields.get(key)
+        if field is None:
             return None
         try:
-            return found.contents()
+            return field.contents()
         except Exception as exc:  # the package raises various errors
             raise self.unsupported(f"has a {key[:100]!r} that cannot be read ({str(exc)[:100]})") from exc
 
@@ -179,9 +179,9 @@ class _Walk:
         self._skip(self._number("<Q"))
 
     def _number(self, layout: str) -> int:
-        found: int = struct.unpack_from(layout, self._data, self._at)[0]
+        number: int = struct.unpack_from(layout, self._data, self._at)[0]
         self._at += struct.calcsize(layout)
-        return found
+        return number
 
     def _skip(self, size: int) -> None:
         self._at += size

@@ -131,5 +131,5 @@ def _model(folder: Path, members: dict[str, object]) -> Model:
 def _embedding(members: dict[str, object]) -> Embedding:
     layers = members.get("layers")
     assert isinstance(layers, list | None)
-    found = tuple(Layer(**layer) for layer in layers or ())
-    return Embedding(**members | {"layers": found})  # type: ignore[arg-type]  # likewise
+    dense = tuple(Layer(**layer) for layer in layers or ())
+    return Embedding(**members | {"layers": dense})  # type: ignore[arg-type]  # likewise

@@ -120,15 +120,15 @@ def number(folder: Path, config: Json, *keys: str, default: int | None = None) -
     default.
     """
     values = (_value(config, key) for key in keys)
-    found = next((value for value in values if type(value) is int and value > 0), default)
-    if found is None:
+    first = next((value for value in values if type(value) is int and value > 0), default)
+    if first is None:
         raise ModelError(f"{folder / CONFIG} does not say {keys[0]}")
-    return found
+    return first
 
 
-def _ids(found: object, vocabulary: int) -> tuple[int, ...]:
+def _ids(ids: object, vocabulary: int) -> tuple[int, ...]:
     """The ids of tokens that there are. Some configurations write -1 for none."""
-    many = found if isinstance(found, list) else [found]
+    many = ids if isinstance(ids, list) else [ids]
     return tuple(value for value in many if type(value) is int and 0 <= value < vocabulary)
 
 

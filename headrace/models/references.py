@@ -167,17 +167,17 @@ def parse(text: str) -> Reference:
 
 
 def _pypi(text: str, rest: str) -> Reference:
-    found = PYPI.fullmatch(rest)
-    if not found:
+    match = PYPI.fullmatch(rest)
+    if not match:
         raise ModelError(f"{text!r} is not of the form pypi:PACKAGE[==VERSION][:FILE]")
-    return _reference(text, found["package"], PyPISource(found["package"], found["version"], found["file"]))
+    return _reference(text, match["package"], PyPISource(match["package"], match["version"], match["file"]))
 
 
 def _hub(text: str, rest: str) -> Reference:
-    found = HUB.fullmatch(rest)
-    if not found:
+    match = HUB.fullmatch(rest)
+    if not match:
         raise ModelError(f"{text!r} is not of the form hf:ORG/REPO[:FILE]")
-    return _reference(text, found["repo"], HubSource(found["repo"], found["file"]))
+    return _reference(text, match["repo"], HubSource(match["repo"], match["file"]))
 
 
 def _path(text: str) -> Reference:

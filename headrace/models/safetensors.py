@@ -58,10 +58,10 @@ def tensors(path: Path) -> dict[str, Tensor]:
         raise ModelError(f"{path} cannot be read as safetensors: {str(exc)[:200]}") from exc
 
 
-def usual_kind(found: Iterable[Tensor]) -> str | None:
+def usual_kind(tensors: Iterable[Tensor]) -> str | None:
     """The format that holds most of the bytes; None without tensors."""
     sizes: dict[str, int] = {}
-    for tensor in found:
+    for tensor in tensors:
         sizes[tensor.kind] = sizes.get(tensor.kind, 0) + len(tensor.raw)
     return max(sizes, key=lambda kind: sizes[kind], default=None)
 
@@ -78,5 +78,5 @@ def _tensor(name: str, entry: Mapping[str, object], data: NDArray[np.uint8]) -> 
     return Tensor(kind, sizes, data[begin:end])
 
 
-def _are_sizes(found: object) -> TypeGuard[list[int]]:
-    return isinstance(found, list) and all(type(one) is int and one >= 0 for one in found)
+def _are_sizes(value: object) -> TypeGuard[list[int]]:
+    return isinstance(value, list) and all(type(one) is int and one >= 0 for one in value)

@@ -238,10 +238,10 @@ class _Folder:
         return path
 
     def _number(self, config: Json, *names: str) -> int:
-        found = next((value for name in names if type(value := config.get(name)) is int), None)
-        if found is None or found <= 0:
+        number = next((value for name in names if type(value := config.get(name)) is int), None)
+        if number is None or number <= 0:
             raise self._refused(f"does not say {names[0]}")
-        return found
+        return number
 
     def _refused(self, problem: str) -> ModelError:
         return ModelError(f"{self._folder} {problem}, which embeddings and reranking do not support")

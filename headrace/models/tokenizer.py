@@ -191,10 +191,10 @@ def _scores(metadata: Metadata, vocabulary: dict[str, int], words: list[str]) ->
     """The score of each word. Raises UnsupportedModel if two that are merged have the same one: then the
     place in the text would decide.
     """
-    found = metadata.value("tokenizer.ggml.scores")
-    if not isinstance(found, list) or len(found) != len(vocabulary):
+    numbers = metadata.value("tokenizer.ggml.scores")
+    if not isinstance(numbers, list) or len(numbers) != len(vocabulary):
         raise metadata.unsupported("has no score for each token")
-    scores = {word: float(found[vocabulary[word]]) for word in words}
+    scores = {word: float(numbers[vocabulary[word]]) for word in words}
     merged = [score for word, score in scores.items() if len(word) > 1]
     if len(set(merged)) != len(merged):
         raise metadata.unsupported("has two tokens of one score")
@@ -209,12 +209,12 @@ def _merges(vocabulary: dict[str, int], words: list[str]) -> list[tuple[str, str
 
 def canonical(name: str) -> str:
     """The name in PATTERNS for a pre-tokenizer. Raises UnsupportedModel if it is unknown."""
-    found = SAME_AS.get(name, name)
-    if found not in PATTERNS:
+    pattern = SAME_AS.get(name, name)
+    if pattern not in PATTERNS:
         raise UnsupportedModel(
             f"the pre-tokenizer {name!r} is not known here; known are {', '.join(sorted(PATTERNS))}"
         )
-    return found
+    return pattern
 
 
 def build_pretokenizer(name: str, alphabet: Container[str]) -> PreTokenizer:

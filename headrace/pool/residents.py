@@ -136,8 +136,8 @@ class Residents:
 
     def _busy(self) -> Entry | None:
         """The model whose last request came longest ago, of those that may be unloaded."""
-        found = (e for e in self._movable() if e.state == "loaded")
-        return min(found, key=lambda e: e.used_at, default=None)
+        loaded = (e for e in self._movable() if e.state == "loaded")
+        return min(loaded, key=lambda e: e.used_at, default=None)
 
     def _movable(self) -> Iterable[Entry]:
         now = self._now()

@@ -64,14 +64,14 @@ class Certificate:
 
     def _look(self) -> list[tuple[int, int, int] | None]:
         """What tells whether the files have changed; None: there is no such file."""
-        found: list[tuple[int, int, int] | None] = []
+        stamps: list[tuple[int, int, int] | None] = []
         for file in self._files:
             try:
                 status = file.stat()
-                found.append((status.st_mtime_ns, status.st_size, status.st_ino))
+                stamps.append((status.st_mtime_ns, status.st_size, status.st_ino))
             except OSError:
-                found.append(None)
-        return found
+                stamps.append(None)
+        return stamps
 
     def _context(self) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -186,10 +186,10 @@ def token_curve(
     states = [site.states(tokens) for tokens in prompts]
     values = []
     for dose in doses:
-        found = []
+        logprobs = []
         for tokens, before in zip(prompts, states, strict=True):
             logits = site.logits(tokens, steered(before, direction, dose))[-1].astype(np.float64)
             logits -= logits.max()
-            found.append(np.log(np.exp(logits[list(targets)]).sum() / np.exp(logits).sum()))
-        values.append(float(np.mean(found)))
+            logprobs.append(np.log(np.exp(logits[list(targets)]).sum() / np.exp(logits).sum()))
+        values.append(float(np.mean(logprobs)))
     return Curve(name, tuple(values))

@@ -102,7 +102,7 @@ def losses(points: Sequence[tuple[int, float]]) -> str:
 
 def quality_facts(quality: Quality, loss: CrossEntropy | None) -> dict[str, object]:
     """The measures of a sparse autoencoder, in words."""
-    found: dict[str, object] = {
+    facts: dict[str, object] = {
         "held-out tokens": quality.num_tokens,
         "explained variance": f"{quality.explained_variance:.3f}",
         "mean cosine": f"{quality.cosine:.3f}",
@@ -110,13 +110,13 @@ def quality_facts(quality: Quality, loss: CrossEntropy | None) -> dict[str, obje
         "dead features": f"{quality.num_dead} of {len(quality.density)}",
     }
     if loss is not None:
-        found |= {
+        facts |= {
             "cross-entropy, plain": f"{loss.plain:.3f} nats",
             "cross-entropy, reconstructed": f"{loss.spliced:.3f} nats",
             "cross-entropy, mean instead": f"{loss.ablated:.3f} nats",
             "cross-entropy recovered": f"{100 * loss.recovered:.1f} %",
         }
-    return found
+    return facts
 
 
 def score_table(rows: Sequence[tuple[int, float, str]], unit: str) -> str:

@@ -263,14 +263,14 @@ class _Resolver:
 
     def _largest(self, entry: AttachedSAE, feature: int) -> float:
         """The feature's largest activation: in its training, else in what probes have read."""
-        found = float(entry.largest[feature]) if entry.largest is not None else 0.0
-        found = found or entry.statistics.largest(feature)
-        if not found:
+        largest = float(entry.largest[feature]) if entry.largest is not None else 0.0
+        largest = largest or entry.statistics.largest(feature)
+        if not largest:
             raise self._refuse(
                 "unit", f"feature {feature} was never seen active: probe it on some text first",
                 "steering_statistics_missing",
             )  # fmt: skip
-        return found
+        return largest
 
     def _refuse(self, member: str, problem: str, code: SteeringCode) -> SteeringRefused:
         return _refuse(self._op, member, problem, code)

@@ -57,11 +57,11 @@ class TokenFeatures:
 
 def load_sae(path: Path) -> LoadedSAE:
     """An SAE of any format that is read, without a server. Raises SteeringRefused."""
-    found = read_sae(path)
+    file = read_sae(path)
     labels = labels_of(read_json((path if path.is_dir() else path.parent) / FEATURES))
-    layer = -1 if found.layer is None else found.layer
-    info = SAEInfo(path.name, found.weights.architecture, 0, 0, layer, format=found.format, labels=labels)
-    return fold(found.weights, info)
+    layer = -1 if file.layer is None else file.layer
+    info = SAEInfo(path.name, file.weights.architecture, 0, 0, layer, format=file.format, labels=labels)
+    return fold(file.weights, info)
 
 
 def token_features(

@@ -184,10 +184,10 @@ class Trainer:
         """Take one step on hidden states [batch, width]. Returns the share of their variance that was not
         explained before it.
         """
-        found = self.gradients(rows, revives=step >= self._settings.aux_after)
-        self._apply(found, step, steps)
+        gradients = self.gradients(rows, revives=step >= self._settings.aux_after)
+        self._apply(gradients, step, steps)
         self._idle += len(rows)
-        return found.unexplained
+        return gradients.unexplained
 
     def gradients(self, rows: Floats, *, revives: bool = False) -> Gradients:
         """The gradients of the loss on hidden states [batch, width]: the share of the variance that is not
@@ -224,15 +224,15 @@ class Trainer:
         w_dec[dead] += active.T @ output
         hidden[:, dead] += (output @ rows.T) * (active > 0)
 
-    def _apply(self, found: Gradients, step: int, steps: int) -> None:
+    def _apply(self, parts: Gradients, step: int, steps: int) -> None:
         """Take the optimizer's step, and give the decoder's rows length 1 again. The part of a row's gradient
         along the row would only change its length.
         """
         rows = self.sae.w_dec
-        w_dec = found.w_dec - (found.w_dec * rows).sum(1, keepdims=True) * rows
+        w_dec = parts.w_dec - (parts.w_dec * rows).sum(1, keepdims=True) * rows
         left = (steps - step) / max(1.0, steps * DECAY)
         rate = self._settings.learning_rate * min(1.0, left)
-        gradients = (found.w_enc, found.b_enc, w_dec, found.b_dec)
+        gradients = (parts.w_enc, parts.b_enc, w_dec, parts.b_dec)
         for optimizer, gradient in zip(self._optimizers, gradients, strict=True):
             optimizer.step(gradient, rate, step + 1)
         rows /= np.linalg.norm(rows, axis=1, keepdims=True)

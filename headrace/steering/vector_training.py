@@ -55,8 +55,8 @@ def direction(
         difference = _first_component(above, below, difference)
     if not np.isfinite(difference).all() or not difference.any():
         raise ConfigError("the positive and the negative texts do not differ at this layer")
-    found: NDArray[np.float32] = difference.astype(np.float32)
-    return found
+    single: NDArray[np.float32] = difference.astype(np.float32)
+    return single
 
 
 def _summary(states: States, tokens: Tokens) -> NDArray[np.float64]:

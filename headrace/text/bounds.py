@@ -94,9 +94,9 @@ def _drops_only(expression: str, dropped: bytes) -> bool:
     """Whether the expression is a class of uncounted bytes in GPT-2's alphabet, as
     headrace.models.tokenizer writes it.
     """
-    found = re.fullmatch(r"\[((?:\\?[^\\\[\]^-])+)\]", expression)
-    return found is not None and all(
-        ALPHABET[one] in dropped if one in ALPHABET else False for one in found[1].replace("\\", "")
+    match = re.fullmatch(r"\[((?:\\?[^\\\[\]^-])+)\]", expression)
+    return match is not None and all(
+        ALPHABET[one] in dropped if one in ALPHABET else False for one in match[1].replace("\\", "")
     )
 
 

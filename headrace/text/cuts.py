@@ -67,9 +67,9 @@ def pieces(text: str) -> Iterator[str]:
 def next_cut(text: str, position: int) -> int:
     """The first index at or after `position` where the text can be cut; its length if there is none."""
     for at in range(position, len(text), SIZE):  # in steps: each call holds the interpreter lock
-        found = _CUT.search(text, at, at + SIZE + 1)
-        if found is not None:
-            return found.start()
+        match = _CUT.search(text, at, at + SIZE + 1)
+        if match is not None:
+            return match.start()
     return len(text)
 
 

@@ -66,7 +66,7 @@ class EncoderTokenizer:
                 + (f" and a prompt of {head} tokens" if head else ""),
                 param="truncate_prompt_tokens",
             )
-        found: list[Ids] = []
+        ids_of_inputs: list[Ids] = []
         for start in range(0, len(inputs), BATCH):
             offload.check_wanted()
             some = inputs[start : start + BATCH]
@@ -77,10 +77,12 @@ class EncoderTokenizer:
             for index, one in enumerate(some, start):
                 place = f"{param}.{index}"
                 if isinstance(one, str):
-                    found.append(self._marked(next(encoded), place, room, head, least=len(one) // READ))
+                    ids_of_inputs.append(
+                        self._marked(next(encoded), place, room, head, least=len(one) // READ)
+                    )
                 else:
-                    found.append(self._checked(one, place, room))
-        return found
+                    ids_of_inputs.append(self._checked(one, place, room))
+        return ids_of_inputs
 
     def plain(self, texts: Sequence[str]) -> list[list[int]]:
         """The ids of each text, without marks."""
@@ -150,7 +152,7 @@ class PairTokenizer:
         if room <= 0 or keep == 0:
             raise self._no_room(len(first), keep)
         most = None if keep is None else room if keep < 0 else min(keep, room)
-        found: list[Marked] = []
+        pairs: list[Marked] = []
         for start in range(0, len(documents), BATCH):
             offload.check_wanted()
             texts = documents[start : start + BATCH]
@@ -161,8 +163,8 @@ class PairTokenizer:
                     raise ContextTooLong.of_tokens(
                         self.max_tokens, count, 0, param=f"documents.{index}", is_estimate=False
                     )
-                found.append(self._pair(first, ids if most is None else ids[-most:]))
-        return found
+                pairs.append(self._pair(first, ids if most is None else ids[-most:]))
+        return pairs
 
     def _pair(self, query: list[int], document: list[int]) -> Marked:
         parts = [

@@ -142,8 +142,8 @@ class Tokenizer:
         """A place before `position` where the text can be cut, if one is near; else `position`."""
         for back in range(LOOKS_BACK if self._is_cuttable else 0):
             at = max(1, position - (back + 1) * cuts.SIZE)
-            if (found := cuts.next_cut(text, at)) <= position:
-                return found
+            if (cut := cuts.next_cut(text, at)) <= position:
+                return cut
         return position
 
     def encode_prompt(self, text: str, at_most: int | None = None) -> list[int]:
@@ -171,7 +171,7 @@ class Tokenizer:
     def unescape(self, text: str) -> str:
         if MARK not in text:
             return text
-        return re.sub(MARK + "(.)", lambda found: self._literals[ord(found[1]) - FIRST_CODE], text)
+        return re.sub(MARK + "(.)", lambda match: self._literals[ord(match[1]) - FIRST_CODE], text)
 
     def encode_rendered(self, rendered: str, at_most: int | None = None) -> list[int]:
         """The ids of a rendered template: literals are special tokens, escaped ones are text. At most one
@@ -229,7 +229,7 @@ class Tokenizer:
 
     def _encode_batch(self, texts: list[str]) -> list[list[int]]:
         offload.check_wanted()
-        return [found.ids for found in self._library.encode_batch_fast(texts, add_special_tokens=False)]
+        return [encoding.ids for encoding in self._library.encode_batch_fast(texts, add_special_tokens=False)]
 
     def _with_bos(self, ids: list[int]) -> list[int]:
         return ids if self._bos is None or ids[:1] == [self._bos] else [self._bos, *ids]
@@ -249,12 +249,12 @@ class Literals:
         """
         position = 0
         while position < len(text):
-            found = self._pattern.search(text, position, position + WINDOW + self._overlap)
-            if found is None:
+            match = self._pattern.search(text, position, position + WINDOW + self._overlap)
+            if match is None:
                 position += WINDOW  # a literal that begins earlier was inside the searched part
                 continue
             # Match again without a limit: the window's end may have cut off a longer literal.
-            whole = self._pattern.match(text, found.start())
+            whole = self._pattern.match(text, match.start())
             assert whole is not None
             yield whole.span()
             position = whole.end()

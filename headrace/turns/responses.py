@@ -118,10 +118,10 @@ class Responses:
         wanted = references(input)
         if not wanted:
             return input
-        found: dict[str, Item] = {item.get("id", ""): item for item in history.items}
-        others = await self._store.items.find(owner, [id for id in wanted if id not in found])
-        found |= {id: item.body for id, item in others.items()}
-        return resolved(input, found, "input")
+        items: dict[str, Item] = {item.get("id", ""): item for item in history.items}
+        others = await self._store.items.find(owner, [id for id in wanted if id not in items])
+        items |= {id: item.body for id, item in others.items()}
+        return resolved(input, items, "input")
 
     async def _check(self, turn: Turn) -> None:
         """Check a background response before it is stored. Raises BadRequest."""

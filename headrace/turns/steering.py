@@ -72,13 +72,13 @@ class Profiles(Refreshed):
 
     async def refresh(self) -> None:
         """Read the profiles. Raises StoreUnavailable."""
-        found = await self._store.steering.all()
+        every = await self._store.steering.all()
         known = self._profiles
         self._profiles = {
             name: known[name] if name in known and known[name].stored == stored else _parsed(stored)
-            for name, stored in found.profiles.items()
+            for name, stored in every.profiles.items()
         }
-        self._defaults, self.has_defaults = found.defaults, bool(found.defaults)
+        self._defaults, self.has_defaults = every.defaults, bool(every.defaults)
 
     @property
     def all(self) -> Mapping[str, Profile]:

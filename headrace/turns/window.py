@@ -38,19 +38,19 @@ def without_unanswered(items: Sequence[Item], new_items: Sequence[Item]) -> list
 
 def messages(items: Sequence[Item]) -> list[list[Item]]:
     """Group items into the messages that `to_messages` would make of them."""
-    found: list[list[Item]] = []
+    groups: list[list[Item]] = []
     has_text = has_call = has_thought = False  # of the last message; has_thought: after its text
     for item in items:
-        continues = bool(found) and _is_assistants(found[-1][-1]) and _is_assistants(item)
+        continues = bool(groups) and _is_assistants(groups[-1][-1]) and _is_assistants(item)
         if continues and (item["type"] in GOING_ON or has_call or has_thought or not has_text):
-            found[-1].append(item)
+            groups[-1].append(item)
         else:
-            found.append([item])
+            groups.append([item])
             has_text = has_call = has_thought = False
         has_thought = item["type"] == "reasoning" and has_text
         has_text = has_text or item["type"] == "message"
         has_call = has_call or item["type"] in CALLS
-    return found
+    return groups
 
 
 def _is_assistants(item: Item) -> bool:

@@ -159,25 +159,25 @@ def tallies(content: Iterable[Activations]) -> tuple[dict[int, Tally], int]:
     """What each feature did, and on how many tokens. The first one is left out: its hidden state is unlike
     all others.
     """
-    found: dict[int, Tally] = defaultdict(Tally)
+    by_feature: dict[int, Tally] = defaultdict(Tally)
     number = 0
     for entry in content:
         if entry.position == 0:
             continue
         number += 1
         for feature, activation in (pair for reading in entry.readings for pair in reading.top):
-            tally = found[feature]
+            tally = by_feature[feature]
             tally.total += activation
             tally.count += 1
             if activation > tally.max:
                 tally.max, tally.token, tally.position = activation, entry.token, entry.position
-    return found, max(number, 1)
+    return by_feature, max(number, 1)
 
 
 def top(content: Sequence[Activations], labels: Mapping[int, str], limit: int) -> list[TopFeatureObject]:
     """The features with the largest activations on a text."""
-    found, number = tallies(content)
-    order = sorted(found.items(), key=lambda pair: -pair[1].max)[:limit]
+    by_feature, number = tallies(content)
+    order = sorted(by_feature.items(), key=lambda pair: -pair[1].max)[:limit]
     return [
         {
             "feature": feature,

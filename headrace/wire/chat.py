@@ -187,12 +187,12 @@ def _predicted(member: JsonObject) -> str:
     content = member.get("content")
     parts = content if isinstance(content, list) else [{"type": "text", "text": content}]
     texts = [part.get("text") for part in parts if isinstance(part, dict) and part.get("type") == "text"]
-    found = [text for text in texts if isinstance(text, str)]
-    if member.get("type") != "content" or not parts or len(found) != len(parts):
+    strings = [text for text in texts if isinstance(text, str)]
+    if member.get("type") != "content" or not parts or len(strings) != len(parts):
         raise BadRequest.at(
             "prediction", 'give {"type": "content", "content": a text, or parts of type text}'
         )
-    return "".join(found)
+    return "".join(strings)
 
 
 def completion(body: ChatBody, info: ModelInfo, collected: Collected, begin: Head | None = None) -> Json:

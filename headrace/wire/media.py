@@ -24,9 +24,9 @@ def at_url(url: str | None, param: str) -> Media:
 
 def file(data_url: str | None, name: str | None, param: str) -> Media:
     """The file in a data URL."""
-    found = _from_data_url("document", data_url, param)
-    is_image = (found.media_type or "").startswith("image/")
-    return Media("image" if is_image else "document", data=found.data, media_type=found.media_type, name=name)
+    media = _from_data_url("document", data_url, param)
+    is_image = (media.media_type or "").startswith("image/")
+    return Media("image" if is_image else "document", data=media.data, media_type=media.media_type, name=name)
 
 
 def file_at_url(url: str, name: str | None, param: str) -> Media:

@@ -54,13 +54,13 @@ def listing(query: Query, order: Order, *, is_cut: bool = False) -> Listing:
     reduced, as OpenAI does for some lists, and not refused. Raises BadRequest.
     """
     members = dict(query)
-    found: Listing = {
+    page: Listing = {
         "limit": _limit(members.get("limit"), is_cut),
         "order": _order(members.get("order"), order),
         "after": members.get("after"),
     }
     include(query)
-    return found
+    return page
 
 
 def limit_of(query: Query) -> int:

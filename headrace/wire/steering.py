@@ -251,8 +251,8 @@ def to_op(body: OpBody, param: str) -> Op:
     """The neutral form of an op. `param`: its path, for errors. Raises BadRequest."""
     kinds = [name for name in ("sae", "vector", "direction") if getattr(body, name) is not None]
     if len(kinds) != 1:
-        found = " and ".join(kinds) or "none of them"
-        raise BadRequest.at(param, f"an op has one of sae, vector, direction; this one has {found}")
+        named = " and ".join(kinds) or "none of them"
+        raise BadRequest.at(param, f"an op has one of sae, vector, direction; this one has {named}")
     if (body.sae is None) != (body.feature is None):
         missing = "feature" if body.feature is None else "sae"
         raise _missing(f"{param}.{missing}", "sae and feature belong together")

@@ -66,11 +66,11 @@ class LogprobsWriter:
         if not tokens:
             return []
         self._text, self._later = "".join([self._text, *self._later]), []
-        found, offsets = 0, list[int]()
+        length, offsets = 0, list[int]()
         for token in tokens:
-            offsets.append(self._at + found)
-            found += self._length(self._decoder.decode(token.raw), found)
-        self._text, self._at = self._text[found:], self._at + found
+            offsets.append(self._at + length)
+            length += self._length(self._decoder.decode(token.raw), length)
+        self._text, self._at = self._text[length:], self._at + length
         return offsets
 
     def _length(self, piece: str, start: int) -> int:

@@ -86,7 +86,7 @@ def with_unique_ids(messages: Sequence[Message]) -> Sequence[Message]:
         return messages
     unanswered = {id: deque[str]() for id in ids}
     seen, answered = Counter[str](), dict[str, str]()
-    found: list[Message] = []
+    renamed: list[Message] = []
     for message in messages:
         calls = list[ToolCall]()
         for call in message.tool_calls:
@@ -102,8 +102,8 @@ def with_unique_ids(messages: Sequence[Message]) -> Sequence[Message]:
             if waiting := unanswered[message.tool_call_id]:
                 answered[message.tool_call_id] = waiting.popleft()
             message = replace(message, tool_call_id=answered[message.tool_call_id])
-        found.append(message)
-    return found
+        renamed.append(message)
+    return renamed
 
 
 def _blocks(index: int, message: Message, writing: Writing) -> list[Block]:

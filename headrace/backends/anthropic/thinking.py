@@ -63,10 +63,10 @@ def of_listed(id: str, listed: Mapping[str, Any]) -> Abilities:
 
 def _is_supported(listed: Mapping[str, Any], *path: str) -> bool | None:
     """Whether a capability is supported; None: unknown."""
-    found: Any = listed.get("capabilities")
+    members: Any = listed.get("capabilities")
     for name in path:
-        found = found.get(name) if isinstance(found, dict) else None
-    supported = found.get("supported") if isinstance(found, dict) else None
+        members = members.get(name) if isinstance(members, dict) else None
+    supported = members.get("supported") if isinstance(members, dict) else None
     return supported if isinstance(supported, bool) else None
 
 

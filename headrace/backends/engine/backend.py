@@ -180,11 +180,11 @@ class EngineBackend(Backend):
         """
         async with self._placed(request.flow) as enter:
             work = cost_of_request(request)
-            found = await aside(work, partial(self._preparation.measurements, request, when))
-            measuring = Pooling((sequence for sequence, _ in found), len(found), request.flow)
+            measurements = await aside(work, partial(self._preparation.measurements, request, when))
+            measuring = Pooling((sequence for sequence, _ in measurements), len(measurements), request.flow)
             enter(measuring)
             await measuring.done
-        when = replace(when, measured=tuple(prober.peak for _, prober in found))
+        when = replace(when, measured=tuple(prober.peak for _, prober in measurements))
         return replace(request, steering=replace(steering, when=when))
 
     async def embed(self, request: EmbedRequest) -> Embeddings:

@@ -125,14 +125,14 @@ class Preparation:
         keeps the result.
         """
         is_invariant = self._settings.deterministic or request.sampling.seed is not None
-        params, salt, found = SamplingParams(0, invariant=is_invariant), self._salt(request.owner), []
+        params, salt, measurements = SamplingParams(0, invariant=is_invariant), self._salt(request.owner), []
         for prompt in self._written(request):
             prober = self._steerer.peak_prober(condition)
             sequence = Sequence(
                 list(prompt.tokens), params, request.priority, salt=salt, flow=request.flow, probers=(prober,)
             )
-            found.append((sequence, prober))
-        return found
+            measurements.append((sequence, prober))
+        return measurements
 
     def choices(
         self, prepared: list[Prepared], request: GenerateRequest, made: list[Choice] | None

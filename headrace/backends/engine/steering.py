@@ -113,8 +113,8 @@ class Steerer:
     def _observer(self, plan: Plan, layer: int) -> AttachedSAE | None:
         """The SAE that finds side effects at a layer: the ops' first, else any that is attached there."""
         named = [op.sae for op in plan.ops if op.layer == layer]
-        found = [entry for entry in self._library.shelf.saes.values() if layer in entry.sae.info.layers]
-        return min(found, key=lambda entry: entry.sae.info.id not in named, default=None)
+        entries = [entry for entry in self._library.shelf.saes.values() if layer in entry.sae.info.layers]
+        return min(entries, key=lambda entry: entry.sae.info.id not in named, default=None)
 
     def _watch_of(self, prompt: Prompt, *, is_formed: bool) -> Callable[[], AnswerWatch]:
         prompts = self._prompts

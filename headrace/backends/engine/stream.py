@@ -147,8 +147,8 @@ class Compared(AsyncIterator[Event]):
         event = await anext(self._stream)
         if not isinstance(event, Finished) or event.receipt is None:
             return event
-        found = await self._measure(self._choices[event.index])
-        return replace(event, receipt=replace(event.receipt, divergence=found))
+        divergence = await self._measure(self._choices[event.index])
+        return replace(event, receipt=replace(event.receipt, divergence=divergence))
 
 
 class Pooling(Waiter[None]):

@@ -72,7 +72,7 @@ class OllamaBackend(Remote):
         self._loaded: dict[str, tuple[int, float]] = {}  # model → last num_ctx, and when it was sent
 
     async def list_models(self) -> list[ModelInfo]:
-        found, is_shown = [], True
+        infos, is_shown = [], True
         for entry in listed(self.name, await self.upstream.json("GET", "/api/tags"), "models", id="name"):
             name, digest = entry["name"], word(entry.get("digest"))
             if self._digests.get(name) != digest:  # it was pulled again
@@ -87,8 +87,8 @@ class OllamaBackend(Remote):
                 except ServerError:  # one model costs no more than the lengths that are not known yet
                     is_shown = False
             created = unix_seconds(entry.get("modified_at"))
-            found += [self.info(id, created=created, max_model_len=length) for id in ids]
-        return found
+            infos += [self.info(id, created=created, max_model_len=length) for id in ids]
+        return infos
 
     def card(self, model: str) -> ModelCard:
         """The features that Ollama itself reports, once its description of the model was fetched."""
@@ -131,9 +131,9 @@ class OllamaBackend(Remote):
 
     async def embed(self, request: EmbedRequest) -> Embeddings:
         body = embed_body(request)
-        found = await self._fitted(body, 0, lambda body: self.upstream.json("POST", "/api/embed", body))
-        read = partial(embeddings, self.name, partial(_rows, found), len(request.inputs))
-        return await aside(size_up_to(found, SMALL), read)
+        answer = await self._fitted(body, 0, lambda body: self.upstream.json("POST", "/api/embed", body))
+        read = partial(embeddings, self.name, partial(_rows, answer), len(request.inputs))
+        return await aside(size_up_to(answer, SMALL), read)
 
     async def _fitted(self, body: Body, max_tokens: int | None, send: Callable[[Body], Awaitable[T]]) -> T:
         """Send a body with a num_ctx that fits it. At first `num_ctx` is the estimated size of its prompt."""

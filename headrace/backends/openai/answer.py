@@ -82,9 +82,9 @@ class Answer:
         self.chunk = {}
         try:
             chunk = object_in(self._provider, sent)
-            found = [] if chunk is None else list(self._events(sent, chunk))
-            if self._counts_tokens and found:
-                found[0] = self._counted(found[0])
+            events = [] if chunk is None else list(self._events(sent, chunk))
+            if self._counts_tokens and events:
+                events[0] = self._counted(events[0])
             self.chunk = chunk or {}
         except (ProviderError, RecursionError) as exc:
             if self.is_complete:
@@ -92,17 +92,17 @@ class Answer:
             raise exc if isinstance(exc, ProviderError) else self._unreadable() from exc
         if sent.is_whole:
             self._set_over()
-        return found
+        return events
 
     def end(self) -> list[Event]:
         """The provider's usage covers all choices together; the first one gets it."""
         if not self.is_complete:
             raise ProviderError(f"{self._provider} ended its answer in the middle")
-        found = [event for choice in self._choices for event in choice.end()]
+        events = [event for choice in self._choices for event in choice.end()]
         rest = Usage(0, 0, is_known=self._usage is not None)
         first, *others = self._choices
-        found.append(replace(first.finished(self._usage or rest), own=self._extra))
-        return found + [choice.finished(rest) for choice in others]
+        events.append(replace(first.finished(self._usage or rest), own=self._extra))
+        return events + [choice.finished(rest) for choice in others]
 
     def _counted(self, event: Event) -> Event:
         """The event with the number of tokens since the last one; without usage, a chunk counts as one."""

@@ -166,14 +166,14 @@ class OpenAIBackend(Remote):
         return await aside(size_up_to(body, SMALL), partial(ranking, self.name, body, len(request.documents)))
 
     async def list_models(self) -> list[ModelInfo]:
-        found = await self.upstream.json("GET", "/models")
+        body = await self.upstream.json("GET", "/models")
         return [
             self.info(
                 entry["id"],
                 created=count(entry.get("created")) or 0,
                 max_model_len=count(entry.get("max_model_len")) or None,
             )
-            for entry in listed(self.name, found, "data")
+            for entry in listed(self.name, body, "data")
         ]
 
     def write(self, request: GenerateRequest, writing: Writing | None = None) -> tuple[str, Body]:

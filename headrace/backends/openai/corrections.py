@@ -55,8 +55,8 @@ def corrections(
 
 def hashed_names(members: Mapping[str, Any]) -> Body:
     """Hashes of those of NAMES that OpenAI would refuse because of their length."""
-    found = ((name, members.get(name)) for name in NAMES)
-    return {name: opaque(text) for name, text in found if isinstance(text, str) and len(text) > MAX_NAME}
+    values = ((name, members.get(name)) for name in NAMES)
+    return {name: opaque(text) for name, text in values if isinstance(text, str) and len(text) > MAX_NAME}
 
 
 def _may_need_rewriting(messages: Sequence[Any], has_all_roles: bool) -> bool:
@@ -74,8 +74,8 @@ def messages_of(
 ) -> list[Any]:
     """Rewrite messages; adds to `ignored`. Malformed entries stay, so that the provider reports them."""
     with_roles = list(messages) if has_all_roles else list(_in_plain_roles(messages, ignored))
-    found = list(_with_media_apart(_with_results_first(with_roles)))
-    return list(map(_signed, found)) if signs_calls else found
+    rewritten = list(_with_media_apart(_with_results_first(with_roles)))
+    return list(map(_signed, rewritten)) if signs_calls else rewritten
 
 
 def _signed(message: Any) -> Any:

@@ -117,8 +117,8 @@ def folded(upstream: Upstream, sents: Sequence[ServerSentEvent], *, num_choices:
         head = {**{name: value for name, value in chunk.items() if name not in OWN}, **head}
         usage = _usage(usage_in(chunk)) or usage
         for body in choices_in(chunk):
-            found = count(body.get("index")) or 0
-            index, delta = found if found < num_choices else 0, an_object(body.get("delta"))
+            number = count(body.get("index")) or 0
+            index, delta = number if number < num_choices else 0, an_object(body.get("delta"))
             _extend(logprobs[index], an_object(body.get("logprobs")), BY_TOKEN)
             _extend(lists[index], delta, [name for name in delta if name not in READ])
             if isinstance(delta.get("refusal"), str):
@@ -171,8 +171,8 @@ def unfolded(whole: Object, *, has_usage: bool) -> bytes:
 def _choices(whole: Object) -> Iterator[Object]:
     """Two chunk choices for each choice: its content, then its finish reason."""
     for place, body in enumerate(choices_in(whole)):
-        found = count(body.get("index"))
-        index = place if found is None else found
+        number = count(body.get("index"))
+        index = place if number is None else number
         reason = word(body.get("finish_reason"))
         message = body.get("message")
         if not message:

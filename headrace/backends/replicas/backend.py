@@ -95,11 +95,11 @@ class Replicas(Backend):
 
     def drain(self, name: str, *, is_drained: bool) -> bool:
         """Send a replica no new requests, or send them again. Returns False if there is no such replica."""
-        found = [replica for replica in self.members if replica.name == name]
-        for replica in found:
+        named = [replica for replica in self.members if replica.name == name]
+        for replica in named:
             replica.is_drained = is_drained
             log.info("%s: %s gets %s requests", self.name, name, "no new" if is_drained else "new")
-        return bool(found)
+        return bool(named)
 
     def features_of(self, model: str) -> Set[Feature]:
         return self._any.features_of(model)
@@ -107,7 +107,7 @@ class Replicas(Backend):
     def models(self) -> list[ModelInfo]:
         """The models of the first replica whose list is known."""
         lists = (replica.backend.models() for replica in self.members)
-        return next((found for found in lists if found), [])
+        return next((models for models in lists if models), [])
 
     async def list_models(self) -> list[ModelInfo]:
         """Fetch the lists of all replicas; return the first. Raises ServerError, which names the replica."""
@@ -121,8 +121,8 @@ class Replicas(Backend):
         return lists[0]
 
     def find(self, id: str) -> ModelInfo | None:
-        found = next((info for info in self.models() if info.id == id), None)
-        return found or self._any.find(id)
+        listed = next((info for info in self.models() if info.id == id), None)
+        return listed or self._any.find(id)
 
     def card(self, model: str) -> ModelCard:
         return self._any.card(model)

@@ -225,14 +225,15 @@ def load_in(text: bytes) -> Load | None:
     """The load in metrics of vLLM's, SGLang's or ours; None: they do not have it. Several models, or engines,
     of one replica are added up; of their KV caches the fullest counts.
     """
-    found = defaultdict[bytes, list[float]](list)
+    values_by_name = defaultdict[bytes, list[float]](list)
     for name, number in SAMPLE.findall(text):
         with contextlib.suppress(ValueError):
             value = float(number)
             if 0 <= value < MOST:
-                found[name].append(value)
+                values_by_name[name].append(value)
     running, waiting, usage = (
-        [value for name in names for value in found.get(name, ())] for names in (RUNNING, WAITING, USAGE)
+        [value for name in names for value in values_by_name.get(name, ())]
+        for names in (RUNNING, WAITING, USAGE)
     )
     if not running and not waiting:
         return None

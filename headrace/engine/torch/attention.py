@@ -141,11 +141,11 @@ def attended(
     if mask is not None and shared > 1 and length > 1:
         mask = mask.repeat(1, 1, shared, 1)
     if call.softcap is None and call.sinks is None:
-        found = _fused(folded, key, value, call, mask=mask)
+        out = _fused(folded, key, value, call, mask=mask)
     else:
-        found = _by_hand(folded, key, value, mask, call, length)
-    found = found[:, :, : shared * length]
-    return found.reshape(count, heads, length, value.shape[-1]).transpose(1, 2).contiguous()
+        out = _by_hand(folded, key, value, mask, call, length)
+    out = out[:, :, : shared * length]
+    return out.reshape(count, heads, length, value.shape[-1]).transpose(1, 2).contiguous()
 
 
 def attended_from_start(
@@ -173,10 +173,10 @@ def _fused(
     width = value.shape[-1]
     if width < key.shape[-1]:
         value = nn.functional.pad(value, (0, key.shape[-1] - width))
-    found = scaled_dot_product_attention(
+    out = scaled_dot_product_attention(
         query, key, value, attn_mask=mask, is_causal=is_causal, scale=call.scale
     )
-    return found[..., :width]
+    return out[..., :width]
 
 
 def _by_hand(

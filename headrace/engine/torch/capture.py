@@ -51,15 +51,15 @@ class TorchHiddenStates:
 
     def states(self, tokens: Sequence[int], layers: Iterable[int]) -> dict[int, Floats]:
         """The hidden states that leave these layers, by layer: [tokens, width] each."""
-        found: dict[int, Floats] = {}
+        by_layer: dict[int, Floats] = {}
 
         def keep(layer: int, states: torch.Tensor) -> torch.Tensor:
-            found[layer] = to_numpy(states).reshape(len(tokens), -1)
+            by_layer[layer] = to_numpy(states).reshape(len(tokens), -1)
             return states
 
         changes = {layer: partial(keep, layer) for layer in layers}
         self._run(lambda: self._pass(tokens, changes, torch.zeros(1, dtype=torch.int64)))
-        return found
+        return by_layer
 
     def logits(self, tokens: Sequence[int], replaced: Mapping[int, Floats] | None = None) -> Floats:
         """The logits [tokens, vocabulary]. `replaced`: states[tokens, width] that leave these layers instead

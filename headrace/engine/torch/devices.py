@@ -11,10 +11,10 @@ def device_of(name: str) -> torch.device:
     """`name`: cpu, cuda, cuda:N, or auto: the first GPU, if there is one. Raises ModelError if there is no
     such device.
     """
-    found = num_gpus()
-    device = torch.device(("cuda" if found else "cpu") if name == "auto" else name)
-    if is_gpu(device) and (device.index or 0) >= found:
-        raise ModelError(f"engine.device = {name!r}: PyTorch sees {found} GPUs on this machine")
+    count = num_gpus()
+    device = torch.device(("cuda" if count else "cpu") if name == "auto" else name)
+    if is_gpu(device) and (device.index or 0) >= count:
+        raise ModelError(f"engine.device = {name!r}: PyTorch sees {count} GPUs on this machine")
     return device
 
 

@@ -80,12 +80,12 @@ class TorchEncoder:
     def encode(self, texts: Sequence[Ids | Marked], poolings: Sequence[Pooling]) -> NDArray[np.float32]:
         """The pooled states of texts, [texts, width], not scaled; of a cross-encoder, their scores."""
         groups = [range(len(texts))] if self._pads else _of_one_length(texts)
-        found = np.empty((len(texts), self.width), np.float32)
+        out = np.empty((len(texts), self.width), np.float32)
         for group in groups:
             vectors = self._vectors([texts[place] for place in group], [poolings[place] for place in group])
             scored = vectors if self._score is None else self._score(vectors)
-            found[list(group)] = scored.cpu().numpy()
-        return found
+            out[list(group)] = scored.cpu().numpy()
+        return out
 
     def _ignores_padding(self, length: int, pooling: Pooling) -> bool:
         """Whether a text has its vector beside a longer one, too. Some models have no mask for padding

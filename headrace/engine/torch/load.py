@@ -103,24 +103,24 @@ def choose(
         **{how: partial(sequential, continuation=each) for how, each in SEQUENTIAL.items()},
     }
     for how, build in candidates.items():
-        found = _tried(build, expected)
-        if not isinstance(found, str):
+        runner = _tried(build, expected)
+        if not isinstance(runner, str):
             if how != PAGED:
                 log.warning("%s is served one sequence at a time, %s: this is slow%s", name, how, reasons)
-            return found
-        reasons += f"; not {how}, because {found}"
+            return runner
+        reasons += f"; not {how}, because {runner}"
     raise ModelError(f"{name} is not served, because no way to continue a text gives its numbers{reasons}")
 
 
 def _reference(decoder: Decoder, name: str, damage: Callable[[], str]) -> selftest.Reference:
     try:
-        found = selftest.reference(decoder)
+        reference = selftest.reference(decoder)
     except Exception as exc:  # the model's own, of whatever kind
         raise ModelError(f"{name} cannot be run: {type(exc).__name__}: {str(exc)[:300]}") from exc
-    if not found.is_finite:
+    if not reference.is_finite:
         dtype = str(decoder.dtype).removeprefix("torch.")
         raise ModelError(f"{name} computes numbers that are infinite, or none, in {dtype}: {damage()}")
-    return found
+    return reference
 
 
 def _tried(build: Callable[[], Runner], expected: selftest.Reference) -> Runner | str:

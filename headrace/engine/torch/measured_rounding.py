@@ -67,9 +67,9 @@ def rounding(calls: Sequence[Call], cache: torch.dtype) -> Rounding | None:
     """
     for way in WAYS:
         sizes = set(ALL_SIZES).intersection(*(_sizes(call, way) for call in calls))
-        found = replace(way, sizes=tuple(sorted(sizes)))
-        if all(_is_alike(call, found, cache, paired=paired) for call in calls for paired in (False, True)):
-            return found
+        measured = replace(way, sizes=tuple(sorted(sizes)))
+        if all(_is_alike(call, measured, cache, paired=paired) for call in calls for paired in (False, True)):
+            return measured
     return None
 
 
@@ -158,6 +158,6 @@ def _random(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
     return torch.randn(shape, generator=generator).to(dtype)
 
 
-def _is_part(found: torch.Tensor, whole: torch.Tensor) -> bool:
+def _is_part(part: torch.Tensor, whole: torch.Tensor) -> bool:
     """Whether `found` equals the last rows of `whole`, bit for bit."""
-    return bool(torch.equal(found, whole[len(whole) - len(found) :]))
+    return bool(torch.equal(part, whole[len(whole) - len(part) :]))

@@ -117,12 +117,12 @@ class TorchRunner:
         else those with an invariant sequence have a slower way of their own.
         """
         with torch.inference_mode():
-            found = (
+            rounding = (
                 measured_rounding.rounding(layout.calls, self._cache.dtype)
                 if self._device.type == "cpu"
                 else None
             )
-        self._careful = found or Rounding(single=True)
+        self._careful = rounding or Rounding(single=True)
         self.rounds_apart = self._matrices.rounds_apart or not self._careful.starts
         self._usual = FASTEST if self.rounds_apart else replace(self._careful, single=False, rows=2)
 
@@ -132,8 +132,8 @@ class TorchRunner:
         """
         logits = self._forward(one_token(self.spare_block, copies=2), careful=True)[0].copy()
         for size in PROBED:
-            found = self._forward(one_token(self.spare_block, copies=size), careful=True)
-            if np.array_equal(found[0], logits):
+            rows = self._forward(one_token(self.spare_block, copies=size), careful=True)
+            if np.array_equal(rows[0], logits):
                 return UNLIMITED if size == PROBED[0] else size
         return 2
 

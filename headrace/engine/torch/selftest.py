@@ -95,10 +95,10 @@ def _tolerance(decoder: Decoder, prompt: list[int], whole: Floats) -> float:
     return min(max(LEAST, 4 * float(np.median(own))), MOST)
 
 
-def _errors(found: Floats, wanted: Floats) -> list[float]:
+def _errors(actual: Floats, wanted: Floats) -> list[float]:
     """For each token, the distance of the logits relative to their spread."""
     spread = np.linalg.norm(wanted - wanted.mean(-1, keepdims=True), axis=-1)
-    errors = np.linalg.norm(found - wanted, axis=-1) / np.maximum(spread, np.finfo(np.float32).tiny)
+    errors = np.linalg.norm(actual - wanted, axis=-1) / np.maximum(spread, np.finfo(np.float32).tiny)
     return [float(error) for error in np.nan_to_num(errors, nan=np.inf)]
 
 

@@ -204,7 +204,7 @@ def _row_scales(states: torch.Tensor, normalization: Normalization) -> tuple[tor
 def layers_of(model: nn.Module, num_layers: int) -> nn.ModuleList:
     """The decoder's blocks. Raises ModelError."""
     lists = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
-    found = [blocks for blocks in lists if len(blocks) == num_layers]
-    if not found:
+    fitting = [blocks for blocks in lists if len(blocks) == num_layers]
+    if not fitting:
         raise ModelError(f"the {num_layers} layers of {type(model).__name__} are not found in it")
-    return found[0]
+    return fitting[0]

@@ -181,13 +181,13 @@ class Step:
         if layer.writes:
             self._cache.write(layer, self._places, call)
         if len(self._groups) == 1 and self._groups[0].is_whole:
-            found = self._of_group(self._groups[0], layer, call)
-            return found.reshape(1, self._num_tokens, *found.shape[2:])
+            part = self._of_group(self._groups[0], layer, call)
+            return part.reshape(1, self._num_tokens, *part.shape[2:])
         heads, width = call.query.shape[1], call.value.shape[3]
         out = call.query.new_empty((self._num_tokens + 1, heads, width))  # the last one for padding
         for group in self._groups:
-            found = self._of_group(group, layer, call)
-            out.index_copy_(0, group.indices, found.reshape(-1, heads, width))
+            part = self._of_group(group, layer, call)
+            out.index_copy_(0, group.indices, part.reshape(-1, heads, width))
         return out[None, : self._num_tokens]
 
     def _take(self, call: Call) -> Layer:
@@ -207,5 +207,5 @@ class Step:
             return attended_from_start(query, group.keys(call.key), group.keys(call.value), call)
         dtype = torch.float32 if self._rounding.wide else query.dtype
         key, value = self._cache.read(layer, group.places, group.count, dtype)
-        found = attended(query.to(dtype), key, value, group.mask(call, dtype), call, self._rounding.rows)
-        return found.to(query.dtype)
+        result = attended(query.to(dtype), key, value, group.mask(call, dtype), call, self._rounding.rows)
+        return result.to(query.dtype)

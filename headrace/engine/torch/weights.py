@@ -47,8 +47,8 @@ def dtype_of(options: TorchOptions, device: torch.device, *, exact: bool) -> tor
     if exact:
         return torch.float32
     if options.dtype != "auto":
-        found: torch.dtype = getattr(torch, options.dtype)
-        return found
+        dtype: torch.dtype = getattr(torch, options.dtype)
+        return dtype
     return torch.bfloat16 if computes_bfloat16(device) else torch.float32
 
 
@@ -128,8 +128,10 @@ def _check_complete(folder: Path, report: dict[str, Any], head: Head) -> None:
     missing = [name for name in sorted(report["missing_keys"]) if head != "none" or "pooler." not in name]
     if missing:
         raise ModelError(f"{folder} is not complete: its files have no {missing[0]}")
-    for name, found, wanted in sorted(report["mismatched_keys"]):
-        raise ModelError(f"{folder} has {name!r} of shape {list(found)}; its config.json says {list(wanted)}")
+    for name, actual, wanted in sorted(report["mismatched_keys"]):
+        raise ModelError(
+            f"{folder} has {name!r} of shape {list(actual)}; its config.json says {list(wanted)}"
+        )
     others = sorted(report["unexpected_keys"])
     if others:
         more = f" and {len(others) - 1} more" if len(others) > 1 else ""

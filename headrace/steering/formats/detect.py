@@ -24,12 +24,12 @@ BROKEN = (
 def read_sae(path: Path) -> Found:
     """Read an SAE from its folder, or from the file with its weights. Raises SteeringRefused."""
     try:
-        found = _read(path)
-        check(found.weights, path)
+        file = _read(path)
+        check(file.weights, path)
     except BROKEN as exc:
         problem = f"{type(exc).__name__}: {' '.join(str(exc).split())[:200]}"
         raise refused(path, f"it cannot be read: {problem}") from exc
-    return found
+    return file
 
 
 def _read(path: Path) -> Found:

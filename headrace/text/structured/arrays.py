@@ -67,8 +67,8 @@ class Arrays:
         least, most = result.get("minItems", 0), result.get("maxItems", MAX_ITEMS)
         if values is not None and len(values) <= MAX_ORDERED:
             lengths = range(least, min(most, len(values)) + 1)
-            found = [list(some) for length in lengths for some in itertools.permutations(values, length)]
-            return [one_of(found, one.path)] if found else []
+            lists = [list(some) for length in lengths for some in itertools.permutations(values, length)]
+            return [one_of(lists, one.path)] if lists else []
         path = one.located("uniqueItems")[-1][1]
         self._solver.need("unique_items", path, "items that differ are not tracked")
         if values is not None:

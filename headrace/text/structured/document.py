@@ -127,18 +127,18 @@ class Document:
         if keyword != "$ref" and is_dynamic:
             raise unsupported(path, "there is more than one such anchor")
         try:
-            found = near.resolver.lookup(reference)
+            resolved = near.resolver.lookup(reference)
         except NoSuchAnchor as exc:
             raise unsupported(path, f"there is no anchor {fragment!r}") from exc
         except (PointerToNowhere, ValueError, TypeError) as exc:
             raise invalid(self.param, f"$ref {reference!r} leads nowhere") from exc
         except Unresolvable as exc:
             raise unsupported(path, f"{reference!r} leads to another document") from exc
-        node: Node = found.contents
+        node: Node = resolved.contents
         if not isinstance(node, dict | bool):
             raise invalid(self.param, f"$ref {reference!r} does not lead to a schema")
         if isinstance(node, dict) and id(node) not in self._parts:
-            self._add(node, reference, found.resolver)
+            self._add(node, reference, resolved.resolver)
         return self.part(node, near)
 
     def _add(self, node: Schema, reference: str, resolver: SchemaResolver) -> None:
@@ -225,10 +225,10 @@ def _validator_class(schema: object, param: str) -> tuple[Any, bool]:
         return _unnamed(schema)
     if not isinstance(named, str):
         raise invalid(f"{param}.$schema", f"{named!r} is not a string")
-    found = re.search(r"json-schema\.org/draft(?:-0?|/)([0-9-]+)(?:/|$)", named)
-    if found is None:
+    match = re.search(r"json-schema\.org/draft(?:-0?|/)([0-9-]+)(?:/|$)", named)
+    if match is None:
         return validators.Draft202012Validator, False
-    draft = {"2019-09": "2019", "2020-12": "2020"}.get(found[1], found[1])
+    draft = {"2019-09": "2019", "2020-12": "2020"}.get(match[1], match[1])
     for kind, number in DRAFTS.items():
         if draft == str(number):
             return kind, named.rstrip("#") in METASCHEMAS

@@ -70,16 +70,16 @@ class Emission:
         """The schema of the values that a state of the solver accepts. Alternatives that cannot be expressed
         are left out, if there are others.
         """
-        found: dict[str, Node] = {}
+        nodes: dict[str, Node] = {}
         fault: UnsupportedSchema | None = None
         for one in self._solver.alternatives(state):
             try:
-                found |= {json.dumps(node): node for node in self._nodes(one)}
+                nodes |= {json.dumps(node): node for node in self._nodes(one)}
             except UnsupportedSchema as exc:
                 fault = fault or exc
-        if fault is not None and (not found or not self._solver.allows("options")):
+        if fault is not None and (not nodes or not self._solver.allows("options")):
             raise fault
-        return _any_of(list(found.values()))
+        return _any_of(list(nodes.values()))
 
     def _nodes(self, one: Alternative) -> list[Node]:
         if one.values is not None:
@@ -137,10 +137,10 @@ def cut(definitions: dict[str, Node]) -> dict[str, Node]:
     """
     finite: set[str] = set()
     while True:
-        found = {name for name, node in definitions.items() if name in finite or _ends(node, finite)}
-        if found == finite:
+        ending = {name for name, node in definitions.items() if name in finite or _ends(node, finite)}
+        if ending == finite:
             break
-        finite = found
+        finite = ending
     if len(finite) == len(definitions):
         return definitions
 

@@ -65,8 +65,8 @@ def unenforced(request: GenerateRequest) -> list[str]:
     if isinstance(request.prompt, Conversation):
         tools = enumerate(request.prompt.tools)
         schemas += [(f"tools.{index}.function.parameters", tool.parameters) for index, tool in tools]
-    found = (path for param, schema in schemas for path in _formats(schema, param))
-    return [path for _, path in zip(range(MAX_NAMED), found, strict=False)]
+    paths = (path for param, schema in schemas for path in _formats(schema, param))
+    return [path for _, path in zip(range(MAX_NAMED), paths, strict=False)]
 
 
 def _formats(schema: Node, param: str) -> Iterator[str]:

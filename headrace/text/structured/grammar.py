@@ -254,11 +254,11 @@ def _short(source: str, limit: int, param: str) -> str:
 def _with_schemas(source: str, param: str, allowed: frozenset[str]) -> str:
     """Replace each %json schema in a caller's Lark grammar by its `json_grammar`."""
     pieces, position = [], 0
-    while found := _JSON.search(source, position):
+    while match := _JSON.search(source, position):
         try:
-            schema, end = json.JSONDecoder().raw_decode(source, found.end())
+            schema, end = json.JSONDecoder().raw_decode(source, match.end())
         except (ValueError, RecursionError) as exc:
             raise BadRequest.at(param, f"what follows %json is no JSON: {exc}") from exc
-        pieces += [source[position : found.end()], json_grammar(schema, param, allowed)]
+        pieces += [source[position : match.end()], json_grammar(schema, param, allowed)]
         position = end
     return "".join([*pieces, source[position:]])

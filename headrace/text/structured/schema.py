@@ -157,8 +157,8 @@ def _dead_end(emission: Emission, definitions: dict[str, Node]) -> str | None:
         node = emission.definitions[name]
         members = node.get("properties", {}) if isinstance(node, dict) else {}
         required = node.get("required", ()) if members else ()
-        found = (name_of(members.get(member)) for member in required)
-        name = next((one for one in found if one and definitions[one] is False), None)
+        names = (name_of(members.get(member)) for member in required)
+        name = next((one for one in names if one and definitions[one] is False), None)
     return paths.get(seen[-1])
 
 

@@ -329,7 +329,7 @@ def _limit(text: str | None) -> int:
 
 
 def _place(infos: list[ModelInfo], id: str, param: str) -> int:
-    found = next((index for index, info in enumerate(infos) if info.id == id), None)
-    if found is None:
+    place = next((index for index, info in enumerate(infos) if info.id == id), None)
+    if place is None:
         raise BadRequest.at(param, f"there is no model {id[:200]!r} in the list")
-    return found
+    return place

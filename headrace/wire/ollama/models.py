@@ -40,10 +40,10 @@ class NameBody(RequestBody):
     @property
     def id(self) -> str:
         """Raises BadRequest."""
-        found = self.model or self.name
-        if not found:
+        name = self.model or self.name
+        if not name:
             raise BadRequest.at("model", "Field required")
-        return found
+        return name
 
 
 class ShowBody(NameBody):
@@ -271,13 +271,13 @@ class CreateBody(NameBody):
 
     def stored(self) -> dict[str, Any]:
         """The body as it is stored. Raises BadRequest if it is too large."""
-        found = {**_members(self), "from": self.base}
-        if size_up_to(found, MAX_CREATED) > MAX_CREATED:
+        members = {**_members(self), "from": self.base}
+        if size_up_to(members, MAX_CREATED) > MAX_CREATED:
             raise BadRequest(
                 f"system, parameters, messages and license have more than {MAX_CREATED} characters",
                 param="body",
             )
-        return found
+        return members
 
     def modelfile(self) -> str:
         """The members as a Modelfile of Ollama's."""

@@ -116,11 +116,11 @@ class History:
         named = self._named.get(body.tool_name or "", deque())
         while named and named[0] not in waiting:
             named.popleft()
-        found = named[0] if named else next(iter(waiting), None)
-        if found is None:
+        id = named[0] if named else next(iter(waiting), None)
+        if id is None:
             return "call_unknown"
-        del waiting[found]
-        return found
+        del waiting[id]
+        return id
 
 
 def image(data: str, param: str) -> Media:
