@@ -79,8 +79,8 @@ async def show(http: Request, caller: Caller, body: wire.ShowBody) -> wire.Shown
     id = known(gateway, body.id)
     check_model(caller, id, None)
     shown = wire.shown(gateway.router.model(id), gateway.router.card(id))
-    made = _presets(http).all.get(id)
-    return shown if made is None else shown_created(shown, made.body)
+    preset = _presets(http).all.get(id)
+    return shown if preset is None else shown_created(shown, preset.body)
 
 
 @route(router, "POST", "/pull", under=API, summary="Fetch a model", answer=wire.Status)

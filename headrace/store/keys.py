@@ -46,18 +46,18 @@ class Keys:
         """
         secret = _new_secret()
         added = time.time_ns() // 1000
-        made = replace(
+        new = replace(
             key, id=f"key_{secrets.token_hex(12)}", hint=_hint(secret), created_at=added // 1_000_000
         )
 
         def work(c: Connection) -> None:
             # a repeated transaction finds the row of its first run
-            if c.execute(select(keys.c.id).where(keys.c.id == made.id)).first() is None:
-                values = {**_values(made), "id": made.id, "hint": made.hint, "added": added}
+            if c.execute(select(keys.c.id).where(keys.c.id == new.id)).first() is None:
+                values = {**_values(new), "id": new.id, "hint": new.hint, "added": added}
                 c.execute(insert(keys).values(**values, digest=digest_of(secret)))
 
         await self._database.write(work)
-        return made, secret
+        return new, secret
 
     async def get(self, id: str) -> StoredKey:
         return await self._database.read(lambda c: _to_record(_row(c, id)))

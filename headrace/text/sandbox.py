@@ -94,12 +94,12 @@ def _counted(value: Iterable[Any]) -> Iterator[Any]:
 
 
 def _concat(pieces: Iterable[str]) -> str:
-    made, size = [], 0
+    pieces, size = [], 0
     for piece in pieces:
         size += len(piece)
         _check(size)
-        made.append(piece)
-    return "".join(made)
+        pieces.append(piece)
+    return "".join(pieces)
 
 
 def _joined(values: Iterable[Any]) -> str:

@@ -179,11 +179,11 @@ class _RequestBuilder:
 
 def _without_calls(choice: Choice) -> Choice:
     rest = [piece for piece in choice.in_order if not isinstance(piece, ToolCall)]
-    said: list[Spoken | Reasoned | ToolCall] = []
+    in_order: list[Spoken | Reasoned | ToolCall] = []
     for is_text, run in groupby(rest, lambda piece: isinstance(piece, Spoken)):
         pieces = list(run)
-        said += [Spoken("".join(piece.text for piece in pieces))] if is_text else pieces
-    return replace(choice, calls=[], in_order=said)
+        in_order += [Spoken("".join(piece.text for piece in pieces))] if is_text else pieces
+    return replace(choice, calls=[], in_order=in_order)
 
 
 def _leads(message: Message) -> bool:

@@ -37,11 +37,11 @@ def new_messages(stored: Sequence[Item], sent: Sequence[Sequence[Item]]) -> list
     """
     systems = {content_hash(item) for item in stored if is_system(item)}
     spoken = [index for index, items in enumerate(sent) if any(map(is_compared, items))]
-    said = [sent[index] for index in spoken]
+    messages = [sent[index] for index in spoken]
     compared = [item for item in stored if is_compared(item)]
     joined = _joined(compared)
     num_stored = max(
-        _num_stored(each, said) for each in ([compared] if joined == compared else [compared, joined])
+        _num_stored(each, messages) for each in ([compared] if joined == compared else [compared, joined])
     )
     first_new = spoken[num_stored] if num_stored < len(spoken) else len(sent)
     spoken_indices = set(spoken)
@@ -70,8 +70,8 @@ def _joined(stored: Sequence[Item]) -> list[Item]:
     for is_answer, run in groupby(stored, _is_assistants):
         items = list(run)
         if is_answer:
-            said = [item for item in items if item["type"] == "message"]
-            items = [*_message(said), *(item for item in items if item["type"] != "message")]
+            messages = [item for item in items if item["type"] == "message"]
+            items = [*_message(messages), *(item for item in items if item["type"] != "message")]
         whole += items
     return whole
 
@@ -80,10 +80,10 @@ def _is_assistants(item: Item) -> bool:
     return item["type"] in CALLS or item.get("role") == "assistant"
 
 
-def _message(said: Sequence[Item]) -> list[Item]:
-    if len(said) < 2 or any(isinstance(item["content"], str) for item in said):
-        return list(said)
-    return [{**said[0], "content": [part for item in said for part in item["content"]]}]
+def _message(messages: Sequence[Item]) -> list[Item]:
+    if len(messages) < 2 or any(isinstance(item["content"], str) for item in messages):
+        return list(messages)
+    return [{**messages[0], "content": [part for item in messages for part in item["content"]]}]
 
 
 def _overlaps(text: Sequence[bytes], pattern: Sequence[bytes]) -> list[int]:

@@ -59,21 +59,21 @@ class Presets(Refreshed):
         body = body.model_copy(update={"model": name, "name": None})
         return _made(StoredPreset(name, body.stored()), body)
 
-    async def create(self, made: Created) -> None:
+    async def create(self, preset: Created) -> None:
         """Store what `checked` has returned. Raises StoreUnavailable, BadRequest."""
-        saved = await self._store.presets.save(made.stored)
-        self._show({**self._all, saved.name: _made(saved, made.body)})
+        saved = await self._store.presets.save(preset.stored)
+        self._show({**self._all, saved.name: _made(saved, preset.body)})
 
     async def delete(self, name: str) -> None:
         """Delete a created model. Raises ModelNotFound, StoreUnavailable."""
         if name not in self._all:
             raise ModelNotFound(f"the model {name[:200]!r} was not created here", param="model")
         await self._store.presets.delete(name)
-        self._show({other: made for other, made in self._all.items() if other != name})
+        self._show({other: preset for other, preset in self._all.items() if other != name})
 
     def _show(self, presets: Mapping[str, Created]) -> None:
         self._all = presets
-        self._router.presets = {name: made.preset for name, made in presets.items()}
+        self._router.presets = {name: preset.preset for name, preset in presets.items()}
 
 
 def _made(stored: StoredPreset, body: CreateBody) -> Created:

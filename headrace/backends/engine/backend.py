@@ -145,13 +145,13 @@ class EngineBackend(Backend):
         async with self._placed(request.flow) as enter:
             prepared = await aside(cost_of_request(request), partial(self._preparation.prompts, request))
             diverges = request.steering is not None and request.steering.has_divergence
-            made: list[Choice] | None = [] if diverges else None
-            choices = self._preparation.choices(prepared, request, made)
+            started: list[Choice] | None = [] if diverges else None
+            choices = self._preparation.choices(prepared, request, started)
             stream = Stream(choices, request.num_choices, self._thread_of().abort, request.flow)
             enter(stream)
             receipt = prepared[0].steered.receipts[0]
             fingerprint = None if receipt is None else receipt.fingerprint
-            events = stream if made is None else Compared(stream, made, self._divergence)
+            events = stream if started is None else Compared(stream, started, self._divergence)
             yield with_ignored(events, unenforced(request), fingerprint)
 
     async def _divergence(self, choice: Choice) -> float | None:

@@ -135,10 +135,10 @@ class Preparation:
         return measurements
 
     def choices(
-        self, prepared: list[Prepared], request: GenerateRequest, made: list[Choice] | None
+        self, prepared: list[Prepared], request: GenerateRequest, started: list[Choice] | None
     ) -> Iterator[Choice]:
         """Create the request's sequences one by one, as each is started: all `n` of a prompt, then the next
-        prompt's. `made` gets each; None: those that have ended need not stay in memory.
+        prompt's. `started` gets each; None: those that have ended need not stay in memory.
         """
         salt, most = self._salt(request.owner), max(1, COMPARED // request.num_choices)
         for number, entry in enumerate(prepared):
@@ -156,8 +156,8 @@ class Preparation:
                 )  # fmt: skip
                 receipt, place = steered.receipts[index], number * request.n + index
                 choice = Choice(sequence, place, entry.options, prompt.echo, receipt)
-                if made is not None:
-                    made.append(choice)
+                if started is not None:
+                    started.append(choice)
                 yield choice
                 leader, params = leader or sequence, entry.unscored
 

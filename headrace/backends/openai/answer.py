@@ -228,10 +228,10 @@ class _Text:
 
     def new_in(self, text: str) -> str:
         if len(text) >= self._size:  # else it cannot contain all of them
-            said = "".join(self._pieces)
-            if text.startswith(said):
-                self._pieces = [said]
-                text = text[len(said) :]
+            before = "".join(self._pieces)
+            if text.startswith(before):
+                self._pieces = [before]
+                text = text[len(before) :]
         self._pieces.append(text)
         self._size += len(text)
         return text

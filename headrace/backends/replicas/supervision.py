@@ -128,7 +128,7 @@ async def _open(name: str, python: str, module: str, args: Sequence[str], key: s
 
 
 async def _until_ready(child: Child, url: str) -> None:
-    started = said = time.monotonic()
+    started = logged_at = time.monotonic()
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as session:
         while not await _answers(session, url):
             if child.exit_code is not None:
@@ -136,9 +136,9 @@ async def _until_ready(child: Child, url: str) -> None:
                 raise ChildFailed(
                     f"{child.name} ended (exit code {child.exit_code}) before it was ready: {last}"
                 )
-            if time.monotonic() - said > SAY_S:
-                said = time.monotonic()
-                log.info("%s: not ready yet, after %.0f s", child.name, said - started)
+            if time.monotonic() - logged_at > SAY_S:
+                logged_at = time.monotonic()
+                log.info("%s: not ready yet, after %.0f s", child.name, logged_at - started)
             await asyncio.sleep(LOOK_S)
 
 

@@ -175,8 +175,8 @@ def _said(body: ChatMessage, called: str) -> Iterator[Item]:
 
 def _id_of_call(index: int, call: FunctionOfCall) -> str:
     """An id derived from a call and its place, so that the same history gets the same ids again."""
-    said = f"{index}\0{call.name}\0{call.arguments}"
-    return f"call_{hashlib.sha256(said.encode()).hexdigest()[:24]}"
+    text = f"{index}\0{call.name}\0{call.arguments}"
+    return f"call_{hashlib.sha256(text.encode()).hexdigest()[:24]}"
 
 
 def _content(body: ChatMessage) -> list[dict[str, Any]]:

@@ -38,10 +38,10 @@ def custom_arguments(input: str) -> str:
 @dataclass(slots=True)
 class _Growing:
     """A message under construction, whose pieces are joined at the end: thousands of items may belong to one
-    message. `said`: its first piece.
+    message. `first`: its first piece.
     """
 
-    said: Message
+    first: Message
     content: list[str | Media] = field(default_factory=list)
     thinking: list[str] = field(default_factory=list)
     calls: list[ToolCall] = field(default_factory=list)
@@ -53,7 +53,7 @@ class _Growing:
 
     @property
     def is_assistants(self) -> bool:
-        return self.said.role == "assistant"
+        return self.first.role == "assistant"
 
     @property
     def goes_on(self) -> bool:
@@ -69,7 +69,7 @@ class _Growing:
 
     def message(self) -> Message:
         if not self.is_assistants:
-            return self.said
+            return self.first
         parts = mixed(self.content)
         return Message(
             "assistant", joined(self.content, ""), name=self.name, tool_calls=tuple(self.calls),
@@ -109,26 +109,26 @@ class _Messages:
         self._growing.append(growing)
         return growing
 
-    def _assistants(self, *, even_said: bool = False) -> _Growing:
-        """The last message if it is the assistant's and can be extended, else a new one. `even_said`: a
+    def _assistants(self, *, even_with_text: bool = False) -> _Growing:
+        """The last message if it is the assistant's and can be extended, else a new one. `even_with_text`: a
         message with text may be extended, too, namely by calls and thoughts.
         """
         last = self._growing[-1] if self._growing else None
-        if last is not None and (last.goes_on or (even_said and last.is_assistants)):
+        if last is not None and (last.goes_on or (even_with_text and last.is_assistants)):
             return last
         return self._add(Message("assistant", ""))
 
     def _message(self, item: Item) -> None:
-        said = Message(item["role"], name=item.get("name"), **_read(item["content"]))
+        message = Message(item["role"], name=item.get("name"), **_read(item["content"]))
         if item["role"] == "assistant":
-            self._assistants().say(said)
+            self._assistants().say(message)
         else:
-            self._add(said)
+            self._add(message)
 
     def _reasoning(self, item: Item) -> None:
         text = "".join(part["text"] for part in item.get("content") or item.get("summary") or ())
         sealed = thoughts_in(item.get("encrypted_content"))
-        growing = self._assistants(even_said=True)
+        growing = self._assistants(even_with_text=True)
         growing.thinks = True
         growing.thinking.append(text or "".join(thought.text for thought in sealed))
         signed = [thought for thought in sealed if thought.signature or thought.redacted]
@@ -136,7 +136,7 @@ class _Messages:
         growing.pieces += signed
 
     def _call(self, call: ToolCall) -> None:
-        growing = self._assistants(even_said=True)
+        growing = self._assistants(even_with_text=True)
         growing.calls.append(call)
         growing.pieces.append(call)
 

@@ -161,19 +161,19 @@ def to_conversation(body: PromptBody, items: Sequence[Item]) -> Conversation:
     """Raises BadRequest."""
     _check_outputs(items)
     tools = tools_of(body)
-    said = to_messages(items)
+    messages = to_messages(items)
     instructions = (Message("system", body.instructions),) if body.instructions else ()
     verbosity = body.text.verbosity if body.text else None
-    if not said and not instructions:
+    if not messages and not instructions:
         raise BadRequest.at("input", "there is nothing to answer")
     return Conversation(
-        (*instructions, *said),
+        (*instructions, *messages),
         tools.tools,
         tools.choice,
         body.parallel_tool_calls is not False,
         body.reasoning.effort if body.reasoning else None,
         verbosity=verbosity,
-        wishes=wishes(said, verbosity=verbosity, **advice_in(body)),
+        wishes=wishes(messages, verbosity=verbosity, **advice_in(body)),
     )
 
 
@@ -181,13 +181,13 @@ def _check_outputs(items: Sequence[Item]) -> None:
     """Raise BadRequest for the output of a call that is not in the history, before a provider refuses it
     with an unclear message.
     """
-    made: set[str] = set()
+    call_ids: set[str] = set()
     for item in items:
         if item["type"] in ("function_call", "custom_tool_call"):
-            made.add(item["call_id"])
+            call_ids.add(item["call_id"])
         elif (
             item["type"] in ("function_call_output", "custom_tool_call_output")
-            and item["call_id"] not in made
+            and item["call_id"] not in call_ids
         ):
             raise BadRequest(
                 f"No tool call found for the output with call_id {shown(item['call_id'])}.", param="input"

@@ -288,22 +288,22 @@ def restored(stored: StoredResponse, output: Sequence[StoredItem]) -> ResponseOb
     return cast(ResponseObject, {**stored.body, "output": [item.body for item in output]})
 
 
-def compacted(collected: Collected, said: Sequence[Item] = ()) -> CompactedResponse:
-    """The result of a compaction: the user's messages among all items (`said`), then the summary. Clients
+def compacted(collected: Collected, items: Sequence[Item] = ()) -> CompactedResponse:
+    """The result of a compaction: the user's messages among all `items`, then the summary. Clients
     require a usage: it is zeros if unknown.
     """
     return {
         "id": new_id("resp"),
         "object": "response.compaction",
         "created_at": int(time.time()),
-        "output": [*_of_user(said), compaction(collected.choices[0].text)],
+        "output": [*_of_user(items), compaction(collected.choices[0].text)],
         "usage": responses_usage_body(collected.usage) or NO_USAGE,
     }
 
 
-def _of_user(said: Sequence[Item]) -> list[Item]:
+def _of_user(items: Sequence[Item]) -> list[Item]:
     return [
         {"id": new_id("msg"), "status": "completed", **item}
-        for item in said
+        for item in items
         if item["type"] == "message" and item["role"] == "user"
     ]
