@@ -55,7 +55,8 @@ class Keeper(Generic[R]):
 
     def start(self, first: R | None = None) -> None:
         """Keep one child running from now on. `first`: one that runs already, and was reported to `came`."""
-        self._task = asyncio.create_task(self._run(first))
+        self.running = first
+        self._task = asyncio.create_task(self._run())
 
     async def aclose(self) -> None:
         """Stop the child process, and no longer restart it."""
@@ -78,10 +79,9 @@ class Keeper(Generic[R]):
                     await old.child.wait()
             await old.child.kill()
 
-    async def _run(self, first: R | None) -> None:
+    async def _run(self) -> None:
         pause_s = 0.0
         loop = asyncio.get_running_loop()
-        self.running = first
         while True:
             since = loop.time()
             try:
