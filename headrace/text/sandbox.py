@@ -94,12 +94,12 @@ def _counted(value: Iterable[Any]) -> Iterator[Any]:
 
 
 def _concat(pieces: Iterable[str]) -> str:
-    pieces, size = [], 0
+    checked, size = [], 0
     for piece in pieces:
         size += len(piece)
         _check(size)
-        pieces.append(piece)
-    return "".join(pieces)
+        checked.append(piece)
+    return "".join(checked)
 
 
 def _joined(values: Iterable[Any]) -> str:
