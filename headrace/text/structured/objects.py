@@ -12,6 +12,7 @@ from headrace.text.structured import patterns
 from headrace.text.structured.alternative import Alternative, found_in, once
 from headrace.text.structured.document import State
 from headrace.text.structured.keywords import Node, Schema, UnsupportedSchema, unsupported
+from headrace.text.structured.lookarounds import translated
 from headrace.text.structured.solver import Solver
 from headrace.text.structured.values import MAX_SIZES, Strings, check_values, other_than
 
@@ -190,7 +191,7 @@ def _is_repeated(name: str, node: Node, one: Alternative, keyed: dict[str, Node]
     """
     keys = one.names_of("patternProperties") if node is not False and keyed else []
     matching = [key for key in keys if found_in(key, name)]
-    return any(keyed.get(patterns.translated(key)[0]) == node for key in matching)
+    return any(keyed.get(translated(key)[0]) == node for key in matching)
 
 
 def _overlap(keyed: Iterable[str]) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -45,6 +45,8 @@ _TOKEN = re.compile(
     rf"|(?P<close>\))|(?P<or>\|)|(?P<edge>[\^$])|(?P<dot>\.)|(?P<one>{_ONE})",
     re.DOTALL,
 )
+_HALF = rf"\\u[dD][89a-fA-F]{_HEX}{{2}}"
+_HALVES = re.compile(f"{_HALF}(?:-{_HALF})?")
 _IN_CLASS = re.compile(rf"(?P<many>{_MANY})|(?P<first>{_ONE})(?:-(?P<last>{_MANY}|{_ONE}))?", re.DOTALL)
 
 
@@ -58,15 +60,6 @@ class Token(NamedTuple):
     kind: str
     text: str
     depth: int
-
-
-def translated(pattern: str) -> list[str]:
-    """Translate a pattern with lookaheads to expressions without: a text matches the pattern if each of them
-    is found in it. Raises Untranslatable.
-    """
-    ahead, rest = _lookaheads(_tokens(pattern))
-    is_done = ahead and [token.text for token in rest] == ["^"]
-    return [*ahead, *([] if is_done else [_expression(rest)])]
 
 
 @lru_cache(maxsize=1024)
@@ -86,7 +79,7 @@ def readable(message: str) -> str:
 
 def other_than(words: Iterable[str]) -> str:
     """An expression for all texts other than these. Raises Untranslatable."""
-    return f"^{_outside(_trie(words), whole=True)}$"
+    return f"^{outside(trie(words), whole=True)}$"
 
 
 def sized(pattern: str, least: int, most: int | None) -> str | None:
@@ -102,10 +95,10 @@ def sized(pattern: str, least: int, most: int | None) -> str | None:
     match = re.fullmatch(r"\^(.+)([*+])\$", pattern, re.DOTALL)
     if match is None:
         return None
-    piece, tokens = match[1], _tokens(match[1])
+    piece, tokens = match[1], tokens_of(match[1])
     if len(tokens) == 1 and tokens[0].kind == "class":
         return f"^{piece}{{{max(least, int(match[2] == '+'))},{'' if most is None else most}}}$"
-    is_group = tokens[0].kind == "open" and _closing(tokens) is tokens[-1]
+    is_group = tokens[0].kind == "open" and closing(tokens) is tokens[-1]
     is_nonempty = is_group and least == 1 and most is None and _has_none(f"^{piece}$", maxLength=0)
     return f"^{piece}+$" if is_nonempty else None
 
@@ -121,16 +114,16 @@ def avoiding(pattern: str) -> str | None:
     known.
     """
     try:
-        branches = _branches(_tokens(pattern))
+        branches = branches_of(tokens_of(pattern))
         if len(branches) == 1 and (prefix := _prefix(branches[0])):
-            return f"^{_outside(_trie([prefix]), whole=False)}$"
+            return f"^{outside(trie([prefix]), whole=False)}$"
         needed = [_needed(branch) for branch in branches]
     except Untranslatable:
         return None
     return None if None in needed else f"^[^{''.join(filter(None, needed))}]*$"
 
 
-def _tokens(pattern: str) -> list[Token]:
+def tokens_of(pattern: str) -> list[Token]:
     tokens, depth = [], 0
     for match in _TOKEN.finditer(pattern):
         kind = str(match.lastgroup)
@@ -140,7 +133,7 @@ def _tokens(pattern: str) -> list[Token]:
     return tokens
 
 
-def _branches(tokens: list[Token]) -> list[list[Token]]:
+def branches_of(tokens: list[Token]) -> list[list[Token]]:
     """The alternatives at the top level."""
     branches: list[list[Token]] = [[]]
     for token in tokens:
@@ -157,7 +150,7 @@ def _prefix(branch: list[Token]) -> str:
         return ""
     size = next((i for i, token in enumerate(branch[1:]) if token.kind != "one"), len(branch) - 1)
     size -= size + 1 < len(branch) and branch[size + 1].kind == "count"
-    return _text(branch[1 : size + 1])
+    return text_of(branch[1 : size + 1])
 
 
 def _needed(branch: list[Token]) -> str | None:
@@ -167,82 +160,31 @@ def _needed(branch: list[Token]) -> str | None:
         if token.depth or after.text.startswith(("*", "?", "{0")):
             continue
         if token.kind == "one":
-            one = _code(token.text)
-            classes.append((chr(one).isalnum(), _written(one)))
+            one = code_of(token.text)
+            classes.append((chr(one).isalnum(), written(one)))
         elif token.text in (r"\d", r"\w", r"\s"):
             classes.append((True, _SHORTHANDS[token.text][1]))
         elif token.kind == "class" and token.text[1] != "^" and not re.search(_MANY, token.text):
-            classes.append((True, _class(token.text)))
+            classes.append((True, class_of(token.text)))
     return min(classes)[1] if classes else None
 
 
-def _lookaheads(tokens: list[Token]) -> tuple[list[str], list[Token]]:
-    """Splits `^(?=A)(?!B)C` into expressions for A and not B, and `^C`."""
-    expressions: list[str] = []
-    if [token.text for token in tokens[:1]] != ["^"] or len(_branches(tokens)) > 1:
-        return [], tokens
-    while len(tokens) > 1 and tokens[1].text in ("(?=", "(?!"):
-        end = next((i for i, t in enumerate(tokens) if t.kind == "close" and t.depth == 0), None)
-        if end is None:
-            raise Untranslatable("unclosed group")
-        inner = [token._replace(depth=token.depth - 1) for token in tokens[2:end]]
-        expressions += [f"^(?:{_expression(inner)})"] if tokens[1].text == "(?=" else _not_ahead(inner)
-        tokens = [tokens[0], *tokens[end + 1 :]]
-    return expressions, tokens
-
-
-def _not_ahead(inner: list[Token]) -> Iterator[str]:
-    """Negative look-ahead of literal texts, as in `a|b$` and `(a|b)$`, and of `.*a` with one character."""
-    if [token.text for token in inner[:2]] == [".", "*"] and len({token.text for token in inner[2:]}) == 1:
-        yield _without(_text(inner[2:]))
-        return
-    is_last = inner[-1:] and inner[-1].text == "$"
-    last = inner[-1:] if is_last else []
-    group = inner[: -len(last)] if is_last else inner
-    if len(group) > 2 and group[0].kind == "open" and group[-1] is _closing(group):
-        inside = [token._replace(depth=token.depth - 1) for token in group[1:-1]]
-        branches = [[*branch, *last] for branch in _branches(inside)]
-    else:
-        branches = _branches(inner)
-    whole = [branch for branch in branches if branch and branch[-1].text == "$"]
-    starts = [branch for branch in branches if branch not in whole]
-    if starts:
-        yield f"^{_outside(_trie(map(_start, starts)), whole=False)}$"
-    if whole:
-        yield f"^{_outside(_trie(_start(branch[:-1]) for branch in whole), whole=True)}$"
-
-
-def _closing(tokens: list[Token]) -> Token | None:
+def closing(tokens: list[Token]) -> Token | None:
     """The end of the group that the first token opens."""
     return next((token for token in tokens if token.kind == "close" and token.depth == tokens[0].depth), None)
 
 
-def _start(branch: list[Token]) -> str:
-    """The only text that a branch such as `^a` or `a.*` matches at its start. Raises Untranslatable."""
-    begin = 1 if branch and branch[0].text == "^" else 0
-    end = -2 if [token.text for token in branch[-2:]] == [".", "*"] else None
-    return _text(branch[begin:end])
-
-
-def _without(text: str) -> str:
-    """An expression for texts without a character; without two of it in a row, if the text has two."""
-    one = _written(ord(text[0]))
-    if len(text) > 2:
-        raise Untranslatable("look-around is not supported")
-    return f"^[^{one}]*(?:{one}[^{one}]+)*{one}?$" if len(text) > 1 else f"^[^{one}]*$"
-
-
-def _text(tokens: list[Token]) -> str:
+def text_of(tokens: list[Token]) -> str:
     """The only text that these tokens match. Raises Untranslatable."""
     if not tokens or any(token.kind != "one" for token in tokens):
         raise Untranslatable("look-around is not supported")
-    return "".join(chr(_code(token.text)) for token in tokens)
+    return "".join(chr(code_of(token.text)) for token in tokens)
 
 
 Trie = dict[str, "Trie"]
 
 
-def _trie(words: Iterable[str]) -> Trie:
+def trie(words: Iterable[str]) -> Trie:
     """A prefix tree of the words; the key "" marks the end of a word."""
     root: Trie = {}
     for word in words:
@@ -255,7 +197,7 @@ def _trie(words: Iterable[str]) -> Trie:
     return root
 
 
-def _outside(node: Trie, *, whole: bool) -> str:
+def outside(node: Trie, *, whole: bool) -> str:
     """An expression for texts that are not in the trie (`whole`), or that begin with none of its words."""
     ends = "" in node
     if ends and not whole:
@@ -263,26 +205,26 @@ def _outside(node: Trie, *, whole: bool) -> str:
     following = [one for one in node if one]
     if not following:
         return f"{_ANYTHING}+" if ends else f"{_ANYTHING}*"
-    others = "".join(_written(ord(one)) for one in following)
+    others = "".join(written(ord(one)) for one in following)
     longer = [one for one in following if whole or "" not in node[one]]
-    branches = [_written(ord(one)) + _outside(node[one], whole=whole) for one in longer]
+    branches = [written(ord(one)) + outside(node[one], whole=whole) for one in longer]
     return f"(?:{'|'.join([f'[^{others}]{_ANYTHING}*', *branches])})" + ("" if ends else "?")
 
 
-def _expression(tokens: list[Token]) -> str:
-    return "".join(map(_piece, tokens))
+def expression_of(tokens: list[Token]) -> str:
+    return "".join(map(piece, tokens))
 
 
-def _piece(token: Token) -> str:
+def piece(token: Token) -> str:
     kind, text, _ = token
     if kind == "many":
         return f"[{_SHORTHANDS[text][0]}]" if text in _SHORTHANDS else text
     if kind == "class":
-        return _class(text)
+        return class_of(text)
     if kind in ("look", "unknown"):
         raise Untranslatable(_reason(text))
     if kind == "one":
-        return _written(_code(text))
+        return written(code_of(text))
     return {"open": "(?:", "dot": _DOT}.get(kind, text)
 
 
@@ -296,10 +238,13 @@ def _reason(text: str) -> str:
     return f"the group {text} is not supported"
 
 
-def _class(text: str) -> str:
+def class_of(text: str) -> str:
     """Translate a class of characters. Raises Untranslatable."""
     is_negated = text.startswith("[^")
-    items = [_item(match, is_negated=is_negated) for match in _IN_CLASS.finditer(text[1 + is_negated : -1])]
+    matches: Iterable[re.Match[str]] = _IN_CLASS.finditer(text[1 + is_negated : -1])
+    if not is_negated:
+        matches = (match for match in matches if not _HALVES.fullmatch(match[0]))  # no text has half a pair
+    items = [_item(match, is_negated=is_negated) for match in matches]
     if not items:
         raise Untranslatable("[] and [^] mean different things to different validators")
     return f"[{'^' if is_negated else ''}{''.join(items)}]"
@@ -311,13 +256,13 @@ def _item(match: re.Match[str], *, is_negated: bool) -> str:
     if many:
         return _SHORTHANDS[many][is_negated] if many in _SHORTHANDS else many
     if last is None:
-        return _written(_code(first, in_class=True))
+        return written(code_of(first, in_class=True))
     if re.fullmatch(_MANY, last):
         raise Untranslatable("a range to a class of characters")
-    return f"{_written(_code(first, in_class=True))}-{_written(_code(last, in_class=True))}"
+    return f"{written(code_of(first, in_class=True))}-{written(code_of(last, in_class=True))}"
 
 
-def _code(text: str, *, in_class: bool = False) -> int:
+def code_of(text: str, *, in_class: bool = False) -> int:
     """The code of the character that a token stands for. Raises Untranslatable."""
     if len(text) == 1:
         if text == "\\":
@@ -342,7 +287,7 @@ def _code(text: str, *, in_class: bool = False) -> int:
     return ord(one)
 
 
-def _written(code: int) -> str:
+def written(code: int) -> str:
     """The expression for one character. Raises Untranslatable."""
     if 0xD800 <= code <= 0xDFFF:
         raise Untranslatable("half of a surrogate pair")

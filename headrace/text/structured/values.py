@@ -13,6 +13,7 @@ from headrace.text.structured import patterns
 from headrace.text.structured.alternative import EXPRESSION, SIZES, Alternative, Side
 from headrace.text.structured.formats import FORMATS, LIBRARY_FORMATS
 from headrace.text.structured.keywords import Schema, invalid, unsupported
+from headrace.text.structured.lookarounds import translated
 
 # Higher upper bounds are lowered to these, higher lower bounds refused.
 MAX_SIZES = {"string": 1_000_000, "array": 1_000, "object": 1_000}
@@ -163,7 +164,7 @@ class Strings:
             limits = f"{MAX_PATTERN} characters, or {MAX_PATTERNS} together with others"
             raise unsupported(path, f"an expression longer than {limits}")
         try:
-            expressions = patterns.translated(pattern)
+            expressions = translated(pattern)
         except patterns.Untranslatable as exc:
             raise unsupported(path, f"{pattern[:100]!r}: {exc}") from exc
         for reason in filter(None, map(patterns.problem, expressions)):

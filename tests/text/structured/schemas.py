@@ -48,6 +48,14 @@ def cases() -> list[Case]:
     return found
 
 
+LOOK_AROUND = (  # the last two: halves of pairs of surrogates, as cloud providers write them
+    r"^(?!\s*$).+", r"^(?!\s+$)[^{}]*$", r"^(?!\d+$)[\da-f]+$", r"^(?!^[0-9]+$)([a-z0-9-]+)$",
+    r"^(?![_-])[a-z_-]*$", r"^(?![aA][wW][sS]:)[a-zA-Z:]+$", r"^(?!a[0-9]{2}$)[a0-9]*$", r"^(?!a.)[ab]*$",
+    r"^(?!.* {2})[a-z ]+$", r"^(?!.*\*\?)[*?a]*$", r"^[a-z](?!.*--)[a-z-]*$", r"^(?!.*\d)[a-z0-9]*$",
+    r"^[0-9a-z.]*(?<!\.)$", r"^(?! )[a ]*(?<! )$", r"^[a-z.]+(?<!\.git)$", r"^[a-z]+(?<!a|b)$",
+    r"^(?=^.{2,4}$)[a-z]*$", r"^(?!x\w$)(?!y)[xyz]*$",
+    r"^[\u0020-\uD7FF\uE000-\uFFFD\uD800\uDBFF-\uDC00\uDFFF\t]*$", r"^[a-c\uD800-\uDFFF]*$",
+)  # fmt: skip
 Pairs = Iterator[tuple[Schema, str | None]]
 
 
@@ -662,6 +670,8 @@ def _negated() -> Pairs:
     yield {"type": "string", "not": {"enum": ["", "on", "off"]}}, None
     yield {"type": "string", "pattern": "^(?!tmp|\\.)[a-z.]+$"}, None
     yield {"type": "string", "pattern": "^(?=.*[0-9])(?=.*[a-z]).{3,8}$"}, None
+    for pattern in LOOK_AROUND:
+        yield {"type": "string", "pattern": pattern, "maxLength": 12}, None
     yield {"type": "string", "pattern": "^(?!.*--)[a-z-]+$"}, None
     yield {"not": {}}, "not"
     yield {"type": "string", "not": text}, ""
