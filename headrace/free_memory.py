@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 
 ARENAS = 2  # pools of memory: one for the main thread, and one that all others share
@@ -37,3 +38,11 @@ def trim() -> bool:
         return bool(ctypes.CDLL(None).malloc_trim(0))
     except (AttributeError, OSError, TypeError):  # another C library
         return False
+
+
+def collect() -> None:
+    """Free what only objects in circles hold, such as an error and the frames that it passed, then trim.
+    Holds the GIL for milliseconds.
+    """
+    gc.collect()
+    trim()

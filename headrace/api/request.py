@@ -34,7 +34,7 @@ from headrace.errors import (
     UnsupportedMedia,
 )
 from headrace.features import NONE
-from headrace.free_memory import trim
+from headrace.free_memory import collect
 from headrace.gateway.gateway import Gateway
 from headrace.gateway.lifetime import End, Until, interrupt_after
 from headrace.offload import SMALL, aside
@@ -168,14 +168,14 @@ class Budget:
         return not self.limit or self.used + size <= self.limit
 
     def trim_later(self) -> None:
-        """Ask the C library for the memory that it keeps for later, once no more is released."""
+        """Return free memory to the system once no more is released."""
         if self._trim is not None:
             self._trim.cancel()
         self._trim = asyncio.get_running_loop().call_later(TRIM_DELAY_S, self._trim_now)
 
     def _trim_now(self) -> None:
         self.released, self._trim = 0, None
-        asyncio.get_running_loop().run_in_executor(None, trim)
+        asyncio.get_running_loop().run_in_executor(None, collect)
 
 
 @dataclass(slots=True)
