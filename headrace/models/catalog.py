@@ -255,7 +255,7 @@ def fetch(source: HubSource, staging: Path, partial: Path, progress: Progress) -
     except ModelError:
         raise
     except Exception as exc:  # the errors of the package and of its HTTP client have no root in common
-        raise ModelError(f"hf:{source.repo} cannot be fetched: {_reason(exc)}") from exc
+        raise ModelError(f"hf:{source.repo} cannot be fetched from the hub: {_reason(exc)}") from exc
 
 
 def _download(source: HubSource, partial: Path) -> Path:

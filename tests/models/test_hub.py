@@ -37,7 +37,7 @@ def message(folder: Path, how: str = "with") -> str:
 
 
 def test_a_hub_that_is_out_of_reach(tmp_path: Path) -> None:
-    assert message(tmp_path).startswith("hf:org/repo cannot be fetched: ")
+    assert message(tmp_path).startswith("hf:org/repo cannot be fetched from the hub: ")
 
 
 def test_the_missing_package_is_named(tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ def test_a_checkpoint_that_is_not_complete_is_fetched(tmp_path: Path) -> None:
     (folder / "model.safetensors.index.json").write_text('{"weight_map": {"a": "model-2.safetensors"}}')
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text("0" * 40)
-    assert message(tmp_path).startswith("hf:org/repo cannot be fetched: ")
+    assert message(tmp_path).startswith("hf:org/repo cannot be fetched from the hub: ")
 
 
 def write_folder(folder: Path) -> None:

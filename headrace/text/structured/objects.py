@@ -21,6 +21,8 @@ EVERY_NAME = ("", ".*", "^", "^.*", ".*$", "$")  # expressions that match all na
 # what may match must satisfy the expression's schema and that of other members.
 NEARLY_EVERY_NAME = ("^.*$", ".+", "^.+", ".+$", "^.+$")
 
+MAX_EXPRESSIONS = 100  # of names, in one object; llguidance compares each with each, in seconds for 200
+
 
 class Objects:
     """Writes the objects of one schema. `reference`: state → node; `apart`: refuse listed members that match
@@ -97,6 +99,8 @@ class Objects:
         """Grammar nodes of an object's members that are not listed: by regular expression of the name, and
         for all other names.
         """
+        if len(keys) > MAX_EXPRESSIONS:
+            raise unsupported(f"{one.path}.patternProperties", f"more than {MAX_EXPRESSIONS} expressions")
         if self._apart and any(found_in(key, name) for key in keys for name in names):
             raise unsupported(f"{one.path}.patternProperties", "listed members match")
         terms = [term for key in keys for term in one.matching(key)]

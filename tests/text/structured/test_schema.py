@@ -150,6 +150,7 @@ def _many(make: Callable[[int], Any]) -> list[Any]:
 MANY: dict[str, Any] = {  # far more of something than any schema needs
     "expressions": {"type": "string", "allOf": _many(lambda n: {"pattern": f"a{n}"})},
     "expressions of names": {"propertyNames": {"allOf": _many(lambda n: {"pattern": f"a{n}"})}},
+    "expressions of members": {"patternProperties": {f"^a{n}_": {"minLength": n} for n in range(101)}},
     "texts to avoid": {"type": "string", "allOf": _many(lambda n: {"not": {"pattern": f"^a{n}b*$"}})},
     "choices": {"allOf": _many(lambda n: {"anyOf": [{"required": [f"a{n}"]}, {"required": [f"b{n}"]}]})},
     "exclusive choices": {
