@@ -66,9 +66,9 @@ def chat(arguments: argparse.Namespace, loaded: Loaded) -> int:
     """Chat until the input ends. Raises NoAnswer."""
     model = arguments.model
     with _server(arguments, loaded.config) as (connection, is_own):
-        served = [entry["id"] for entry in connection.get("/v1/models")["data"]]
+        served = connection.models()
         if not served:
-            raise NoAnswer(f"the server at {connection.url} has no model")
+            raise NoAnswer(f"the server at {connection.url} has no model that chats")
         if model is not None and model not in served and not is_own:
             has = ", ".join(served)
             raise NoAnswer(f"the server at {connection.url} has no model {model!r}; it has {has}")
@@ -78,7 +78,7 @@ def chat(arguments: argparse.Namespace, loaded: Loaded) -> int:
 def run(arguments: argparse.Namespace, loaded: Loaded) -> int:
     """Chat with a model, which is fetched first if it is not here. Raises NoAnswer, ModelError."""
     with _server(arguments, loaded.config) as (connection, is_own):
-        served = [entry["id"] for entry in connection.get("/v1/models")["data"]]
+        served = connection.models()
         name = _chosen(arguments.model, served)
         if arguments.model not in served and not is_own:
             name = _pulled(connection, arguments.model)

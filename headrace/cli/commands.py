@@ -103,6 +103,8 @@ def _load(session: Session, name: str) -> None:
         names = sorted(file.stem for file in session.saved.glob("*.json"))
         _tell("\n".join(names) or "nothing is saved")
         return
+    if session.is_kept:
+        raise ValueError("the server keeps this conversation: load another one without --conversation")
     saved = json.loads((session.saved / f"{_checked(name)}.json").read_text(encoding="utf-8"))
     session.messages[:] = [{"role": one["role"], "content": one["content"]} for one in saved["messages"]]
     session.system = saved["system"]

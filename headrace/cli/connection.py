@@ -8,6 +8,7 @@ import json
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Iterator
 from typing import Any
 
 from headrace.config import Config, is_loopback
@@ -34,6 +35,21 @@ class Connection:
         """The JSON of a resource. Raises NoAnswer."""
         with self.open("GET", path) as response:
             return json.load(response)
+
+    def all(self, path: str) -> Iterator[Any]:
+        """The entries of a list that comes in pages. Raises NoAnswer."""
+        after = ""
+        while True:
+            page = self.get(f"{path}?limit=100{after}")
+            yield from page["data"]
+            if not page.get("has_more"):
+                return
+            after = f"&after={page['last_id']}"
+
+    def models(self) -> list[str]:
+        """The ids of the models that write text. Raises NoAnswer."""
+        listed = self.get("/v1/models")["data"]
+        return [entry["id"] for entry in listed if entry.get("kind", "generative") == "generative"]
 
     def post(self, path: str, body: dict[str, Any]) -> Any:
         with self.open("POST", path, body) as response:

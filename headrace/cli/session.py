@@ -11,6 +11,7 @@ import re
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -119,33 +120,47 @@ class Session:
 
     def models(self) -> list[str]:
         """The ids of the server's models. Raises NoAnswer."""
-        return [entry["id"] for entry in self._connection.get("/v1/models")["data"]]
+        return self._connection.models()
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether the server keeps the conversation."""
+        return self._conversation_id is not None
 
     def clear(self) -> None:
         """Forget the conversation. One that the server keeps stays there, and another takes its name."""
         self.messages.clear()
         if self._conversation_id is not None:
-            old = f"/v1/conversations/{self._conversation_id}"
-            self._connection.post(old, {"metadata": {}})
+            with suppress(NoAnswer):  # somebody has deleted it
+                self._connection.post(f"/v1/conversations/{self._conversation_id}", {"metadata": {}})
             self._conversation_id = self._created()
 
     def open_conversation(self) -> None:
-        """Find the conversation of this name on the server, or make it. Raises NoAnswer."""
+        """Find the conversation of this name on the server, with its messages, or make it. Raises
+        NoAnswer.
+        """
         if self.conversation is None or self._conversation_id is not None:
             return
-        listed = self._connection.get("/v1/conversations?limit=100")["data"]
-        ids = [one["id"] for one in listed if (one.get("metadata") or {}).get("name") == self.conversation]
-        self._conversation_id = ids[0] if ids else self._created()
-        if ids:
+        listed = self._connection.all("/v1/conversations")
+        named = (one["id"] for one in listed if (one.get("metadata") or {}).get("name") == self.conversation)
+        found = next(named, None)
+        self._conversation_id = found or self._created()
+        if found is not None:
+            items = self._connection.all(f"/v1/conversations/{found}/items")
+            self.messages[:0] = [message_of(item) for item in items if item["type"] == "message"][::-1]
             print(f"{self.conversation} goes on.", file=sys.stderr)
 
     def ask(self, text: str) -> bool:
         """Answer a message. Returns whether there was an answer; an error is printed."""
         answer = Answer()
-        self.messages.append({"role": "user", "content": text})
         try:
-            self.messages[-1]["content"] = content_of(text)
+            content = content_of(text)
             self.open_conversation()
+        except NoAnswer as exc:
+            print(f"error: {exc.message}", file=sys.stderr)
+            return False
+        self.messages.append({"role": "user", "content": content})
+        try:
             self._stream(answer)
         except NoAnswer as exc:
             self._writer.end()
@@ -184,9 +199,11 @@ class Session:
             raise NoAnswer(chunk["error"]["message"])
         answer.usage = chunk.get("usage") or answer.usage
         for choice in chunk.get("choices", ()):
-            piece = choice["delta"].get("content") or ""
-            if piece and answer.first_s is None:
+            piece, thought = choice["delta"].get("content") or "", choice["delta"].get("reasoning_content")
+            if (piece or thought) and answer.first_s is None:
                 answer.first_s = time.perf_counter() - began
+            if thought:
+                self._writer.think(thought)
             answer.text += piece
             answer.reason = choice.get("finish_reason") or answer.reason
             self._writer.write(piece)
@@ -200,6 +217,13 @@ class Session:
             return {**body, "messages": [*system, *self.messages]}
         # the server has the messages before the last one
         return {**body, "conversation": self._conversation_id, "messages": [*system, self.messages[-1]]}
+
+
+def message_of(item: dict[str, Any]) -> dict[str, Any]:
+    """An item of a conversation as a message of text, for what is saved on this machine."""
+    content = item["content"]
+    parts = [part.get("text") or "" for part in content] if isinstance(content, list) else [content]
+    return {"role": item["role"], "content": "".join(parts)}
 
 
 def chunks(response: Iterable[bytes]) -> Iterator[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Sequence
 from typing import TextIO
@@ -9,20 +10,22 @@ from typing import TextIO
 from headrace.config import Config
 from headrace.logs import one_line
 
-WIDTH = 30
+WIDTH, SHORTEST = 30, 5  # of a bar
 
 
 def print_table(rows: Sequence[Sequence[str]], *, right_from: int | None = None) -> None:
     """Print rows in columns. The first row is the head. Columns from `right_from` on are aligned at the
     right.
     """
+    from rich.cells import cell_len  # Chinese signs are two columns wide
+
     lines = [[one_line(cell) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    widths = [max(map(cell_len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
-        cells = (
-            cell.rjust(width) if right_from is not None and place >= right_from else cell.ljust(width)
-            for place, (cell, width) in enumerate(zip(line, widths, strict=True))
-        )
+        cells = []
+        for place, (cell, width) in enumerate(zip(line, widths, strict=True)):
+            room = " " * (width - cell_len(cell))
+            cells.append(room + cell if right_from is not None and place >= right_from else cell + room)
         print("  ".join(cells).rstrip())
 
 
@@ -40,7 +43,8 @@ class ProgressBar:
             self._finish_line()
             self._label, self._tenth = label, -1
         if self._is_terminal:
-            self._stream.write("\r" + self._bar(label, done, total) + "\x1b[K")
+            columns = shutil.get_terminal_size().columns - 1  # a line that wraps cannot be written over
+            self._stream.write("\r" + self._bar(label, done, total, columns)[:columns] + "\x1b[K")
             self._stream.flush()
         elif (tenth := 10 * done // total if total else 0) != self._tenth:
             self._tenth = tenth
@@ -55,13 +59,17 @@ class ProgressBar:
         if self._label and self._is_terminal:
             self._stream.write("\n")
 
-    def _bar(self, label: str, done: int, total: int) -> str:
+    def _bar(self, label: str, done: int, total: int, columns: int = 200) -> str:
         if not total:
             return f"{label} …" if self._is_bytes or not done else f"{label} {done} …"
-        filled = WIDTH * done // total
         is_large = self._is_bytes and total > 10_000
         amount = f"{done / 1e6:.1f} of {total / 1e6:.1f} MB" if is_large else f"{done} of {total}"
-        return f"{label} [{'#' * filled}{'.' * (WIDTH - filled)}] {100 * done // total:3d} %  {amount}"
+        percent = f"{100 * done // total:3d} %"
+        width = min(WIDTH, columns - len(f"{label} [] {percent}  {amount}"))
+        if width < SHORTEST:
+            return f"{percent}  {amount}  {label}"
+        filled = width * done // total
+        return f"{label} [{'#' * filled}{'.' * (width - filled)}] {percent}  {amount}"
 
 
 def print_providers(config: Config) -> None:

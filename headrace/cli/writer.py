@@ -15,6 +15,10 @@ REFRESHES = 8  # a second
 
 
 class Writer(Protocol):
+    def think(self, piece: str) -> None:
+        """Write a piece of what the model thinks before it answers."""
+        ...
+
     def write(self, piece: str) -> None: ...
 
     def end(self) -> None:
@@ -51,11 +55,37 @@ def unechoed() -> Iterator[None]:
         termios.tcsetattr(file, termios.TCSADRAIN, before)
 
 
-class PlainWriter:
+class Thoughts:
+    """Writes thoughts dimly, where a person sees them: never into a file or a pipe."""
+
+    def __init__(self) -> None:
+        self._is_open = False
+
     def write(self, piece: str) -> None:
+        if sys.stderr.isatty() and sys.stdout.isatty():
+            self._is_open = True
+            print(f"\x1b[2m{shown(piece)}\x1b[0m", end="", file=sys.stderr, flush=True)
+
+    def end(self) -> None:
+        if self._is_open:
+            print("\n", file=sys.stderr, flush=True)
+        self._is_open = False
+
+
+class PlainWriter:
+    def __init__(self) -> None:
+        self._thoughts = Thoughts()
+
+    def think(self, piece: str) -> None:
+        self._thoughts.write(piece)
+
+    def write(self, piece: str) -> None:
+        if piece:
+            self._thoughts.end()
         print(shown(piece), end="", flush=True)
 
     def end(self) -> None:
+        self._thoughts.end()
         print(flush=True)
 
 
@@ -68,10 +98,16 @@ class MarkdownWriter:
         from rich.console import Console
 
         self._console = Console()
+        self._thoughts = Thoughts()
         self._text = ""  # not printed yet
         self._live: object | None = None
 
+    def think(self, piece: str) -> None:
+        self._thoughts.write(piece)
+
     def write(self, piece: str) -> None:
+        if piece:
+            self._thoughts.end()
         self._text += shown(piece)
         cut = complete(self._text)
         if cut:
@@ -81,6 +117,7 @@ class MarkdownWriter:
         self._show()
 
     def end(self) -> None:
+        self._thoughts.end()
         self._stop()
         if self._text.strip():
             self._print(self._text)

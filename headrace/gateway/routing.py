@@ -17,6 +17,7 @@ from headrace.errors import ConfigError, Forbidden, ModelNotFound, ProviderNotFo
 from headrace.types import Conversation, GenerateRequest, Json, Message, ModelCard, ModelInfo, Sampling
 
 LOCAL = "headrace"  # owner of routes
+MAX_NAMED = 20  # models that an error lists
 # members of ModelInfo.sampling
 RECOMMENDED = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 UNSET = Sampling()
@@ -147,7 +148,7 @@ class Router:
 
     def check(self) -> None:
         """Check that every local target is a loaded model. Raises ConfigError."""
-        served = ", ".join(info.id for backend in self._local for info in backend.models()) or "none"
+        served = some([info.id for backend in self._local for info in backend.models()])
         for name, route in self._routes.items():
             for index, target in enumerate(route.targets):
                 if self._split(target.target)[0] is None and not self._find(self._local, target.target):
@@ -234,7 +235,7 @@ class Router:
         """Whether a name leads to a model, a route or a provider without any preset."""
         if name in self._routes or name in self._substitutes or self._split(name)[0] is not None:
             return True
-        return any(backend.find(name) is not None for backend in self._backends)
+        return any(info.id == name for backend in self._backends for info in backend.models())
 
     def _of_presets(self, infos: Sequence[ModelInfo]) -> list[ModelInfo]:
         """The presets of models that are served now."""
@@ -295,7 +296,7 @@ class Router:
         backends = self._of(provider)
         place = self._find(backends, id)
         if place is None:
-            listed = ", ".join(info.id for backend in backends for info in backend.models()) or "none"
+            listed = some([info.id for backend in backends for info in backend.models()])
             raise ModelNotFound(f"{provider} has no model {id[:200]!r}; it has: {listed}", param="model")
         return Target(*place)
 
@@ -309,7 +310,7 @@ class Router:
         return backends
 
     def _unknown(self, id: str) -> ModelNotFound | ProviderNotFound:
-        served = ", ".join(info.id for info in self.models()) or "none"
+        served = some([info.id for info in self.models()])
         provider, colon, _ = id.partition(":")
         if not colon:
             return ModelNotFound(
@@ -350,6 +351,12 @@ def _named(preset: Preset, base: ModelInfo) -> ModelInfo:
     recommended = {name: v for name in RECOMMENDED if isinstance(v := preset.sampling.get(name), int | float)}
     sampling = {**base.sampling, **recommended}
     return replace(base, id=preset.name, created=preset.created, sampling=sampling)
+
+
+def some(names: Sequence[str]) -> str:
+    """Names for an error's text, the first ones of many."""
+    more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
+    return (", ".join(names[:MAX_NAMED]) or "none") + more
 
 
 def check_model(caller: Principal, model: str, provider: str | None) -> None:

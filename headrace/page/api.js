@@ -25,11 +25,15 @@ export async function request(method, path, body, options = {}) {
   if (body !== undefined) headers["Content-Type"] = "application/json";
   if (getKey()) headers.Authorization = `Bearer ${getKey()}`;
   const sent = { method, headers, signal: options.signal, body: body && JSON.stringify(body) };
-  const response = await fetch(address(path), sent);
+  const response = await fetch(address(path), sent).catch(unreached);
   if (response.ok) return response;
   const answer = await response.json().catch(() => ({}));
   if (response.status === 401 && !options.isOptional) dispatchEvent(new CustomEvent("headrace-key", { detail: answer.error?.message }));
   throw new ServerError(response.status, answer.error);
+}
+
+function unreached(error) {
+  throw error.name === "AbortError" ? error : new Error("The server cannot be reached.");
 }
 
 export const getJson = async (path, options) => (await request("GET", path, undefined, options)).json();

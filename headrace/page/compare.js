@@ -3,7 +3,7 @@ import { useRef, useState } from "preact/hooks";
 import { html } from "./html.js";
 import { events, request } from "./api.js";
 import { Composer } from "./composer.js";
-import { rendered } from "./markdown.js";
+import { Markdown, Speed, Thought } from "./message.js";
 import { canSee, ModelPicker } from "./models.js";
 import { Dose, NO_STEERING, steeringOf, takenSteering } from "./steer.js";
 
@@ -30,7 +30,7 @@ export function Compare({ models, model }) {
     if (limit !== "") body.max_tokens = Number(limit);
     body.steering = steeringOf(steering);
     if (sides.some(side => steeringOf(side.steering))) body.seed = 1; // then only the dose makes a difference
-    const answer = { text: "", isRunning: true, began: performance.now() };
+    const answer = { text: "", thought: "", isRunning: true, began: performance.now() };
     stops.current[index] = new AbortController();
     show(index, answer);
     try {
@@ -38,9 +38,11 @@ export function Compare({ models, model }) {
       for await (const chunk of events(response)) {
         if (chunk.error) throw new Error(chunk.error.message);
         const choice = chunk.choices?.[0];
-        const piece = choice?.delta?.content ?? "";
-        if (piece) answer.firstAt ??= performance.now();
-        Object.assign(answer, { text: answer.text + piece, usage: chunk.usage ?? answer.usage, ending: choice?.finish_reason ?? answer.ending, lastAt: performance.now() });
+        const { content, refusal, reasoning_content: thought } = choice?.delta ?? {};
+        if (content || thought) answer.firstAt ??= performance.now();
+        answer.text += content ?? refusal ?? "";
+        answer.thought += thought ?? "";
+        Object.assign(answer, { usage: chunk.usage ?? answer.usage, ending: choice?.finish_reason ?? answer.ending, lastAt: performance.now() });
         show(index, answer);
       }
     } catch (problem) {
@@ -76,11 +78,8 @@ export function Compare({ models, model }) {
 
 function Side({ answer }) {
   if (!answer) return html`<p class="hint">The answer will be here.</p>`;
-  const tokens = answer.usage?.completion_tokens;
-  const seconds = (answer.lastAt - answer.firstAt) / 1000;
-  return html`<div class="markdown" dir="auto" dangerouslySetInnerHTML=${{ __html: rendered(answer.text) }} />
+  return html`<${Thought} item=${answer} /><${Markdown} text=${answer.text} />
     ${answer.ending === "length" && html`<p class="cut">This answer was cut: it reached its limit.</p>`}
     ${answer.error && html`<p class="error" role="alert">${answer.error}</p>`}
-    ${!answer.isRunning && tokens && html`<p class="meter">${tokens} tokens, ${(tokens / seconds).toFixed(1)} a second,
-      the first after ${Math.round(answer.firstAt - answer.began)} ms</p>`}`;
+    ${!answer.isRunning && html`<p class="meter"><${Speed} turn=${answer} tokens=${answer.usage?.completion_tokens} /></p>`}`;
 }

@@ -1,12 +1,17 @@
 // Where a question is written: Enter sends, Shift+Enter begins a line, images are attached.
-import { useRef, useState } from "preact/hooks";
+import { useEffect, useRef, useState } from "preact/hooks";
 import { html } from "./html.js";
 
-/** `canSee`: whether images may be attached. */
-export function Composer({ isBusy, canSee, onSend, onStop }) {
+/** `canSee`: whether images may be attached; `returned`: a question that was sent in vain, to be sent again. */
+export function Composer({ isBusy, canSee, returned, onSend, onStop }) {
   const [text, setText] = useState("");
   const [images, setImages] = useState([]);
   const area = useRef(null);
+  useEffect(() => {
+    if (!returned) return;
+    setText(newer => [returned.text, newer].filter(Boolean).join("\n"));
+    setImages(newer => [...returned.images, ...newer]);
+  }, [returned]);
   const send = event => {
     event?.preventDefault();
     if (isBusy || (!text.trim() && !images.length)) return;

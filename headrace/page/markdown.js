@@ -10,8 +10,8 @@ DOMPurify.addHook("afterSanitizeAttributes", node => {
   node.setAttribute("rel", "noopener noreferrer");
 });
 
-// HTML in an answer is shown as it was written; an image is a link to it.
-const marked = new Marked({ gfm: true, breaks: true, renderer: { html: ({ text }) => escaped(text), image: ({ href, text }) =>
+// HTML in an answer is shown as it was written; an image is a link to it, and a task's box is a sign.
+const marked = new Marked({ gfm: true, breaks: true, renderer: { html: ({ text }) => escaped(text), checkbox: ({ checked }) => (checked ? "☑ " : "☐ "), image: ({ href, text }) =>
   `<a href="${escaped(href)}">${escaped(text || href)}</a>` } });
 const escaped = text => text.replace(/[&<>"']/g, sign => `&#${sign.charCodeAt(0)};`);
 

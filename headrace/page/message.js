@@ -28,8 +28,8 @@ function Siblings({ node, onSwitch }) {
     <span>${index + 1} / ${all.length}</span>${arrow(1, "›", "Later version")}</span>`;
 }
 
-function Question({ item, node, onEdit, onSwitch, isBusy }) {
-  const [draft, setDraft] = useState(null);
+function Question({ item, node, unsent, onEdit, onSwitch, isBusy }) {
+  const [draft, setDraft] = useState(unsent ?? null);
   const images = (item.content ?? []).filter?.(part => part.type === "input_image") ?? [];
   const save = event => {
     event.preventDefault();
@@ -61,7 +61,7 @@ function Answer({ item, node, turn, model, onSwitch, onRegenerate, isBusy }) {
     <article class="message assistant" data-role="assistant" aria-label="Answer">
       ${view === "tokens" ? html`<${Tokens} tokens=${tokens} usage=${turn?.usage} model=${turn?.body.model ?? model} messages=${node && messagesTo(node, turn?.body.instructions)} />` : html`<${Markdown} text=${text} />`}
       ${view === "raw" && html`<${Raw} item=${item} turn=${turn} />`}
-      ${item.status === "incomplete" && node && html`<p class="cut">This answer was cut: it reached its limit, or was stopped.</p>`}
+      ${item.status === "incomplete" && node && html`<p class="cut">This answer was cut: it reached its limit, failed or was stopped.</p>`}
       ${node && html`<div class="actions"><${Siblings} node=${node} onSwitch=${onSwitch} />
         <${Copy} text=${text} label="Copy" />
         <button type="button" class="quiet" disabled=${isBusy} onClick=${() => onRegenerate(node)}>Regenerate</button>
@@ -70,11 +70,21 @@ function Answer({ item, node, turn, model, onSwitch, onRegenerate, isBusy }) {
     </article>`;
 }
 
-function Markdown({ text }) {
+export function Markdown({ text }) {
   const content = useMemo(() => rendered(text), [text]);
   const box = useRef(null);
-  useEffect(() => box.current.querySelectorAll("pre").forEach(withCopy), [content]);
+  useEffect(() => {
+    box.current.querySelectorAll("pre").forEach(withCopy);
+    box.current.querySelectorAll("table").forEach(withScroll);
+  }, [content]);
   return html`<div class="markdown" dir="auto" ref=${box} dangerouslySetInnerHTML=${{ __html: content }} />`;
+}
+
+/** Let a wide table scroll by itself. */
+function withScroll(table) {
+  const frame = Object.assign(document.createElement("div"), { className: "scrolls", tabIndex: 0, role: "region", ariaLabel: "Table" });
+  table.replaceWith(frame);
+  frame.append(table);
 }
 
 /** Put a button that copies it into a block of code. */
@@ -104,7 +114,15 @@ function Raw({ item, turn }) {
     <pre tabindex="0">${JSON.stringify(turn ? { id: turn.id, status: turn.status, usage: turn.usage, output: turn.items } : item, null, 2)}</pre></div>`;
 }
 
-function Thought({ item }) {
+/** How many tokens of a turn came how fast. What comes all at once has no speed. */
+export function Speed({ turn, tokens }) {
+  if (!turn?.firstAt || !tokens) return null;
+  const milliseconds = turn.lastAt - turn.firstAt;
+  const rate = milliseconds > 20 && tokens > 1 ? ` ${((tokens - 1) * 1000 / milliseconds).toFixed(1)} a second,` : "";
+  return html`<span data-stat="speed">${tokens} token${tokens > 1 ? "s" : ""},${rate} the first after ${Math.round(turn.firstAt - turn.began)} ms</span>`;
+}
+
+export function Thought({ item }) {
   const parts = [...(item.content ?? []), ...(item.summary ?? [])].map(part => part.text ?? "").join("\n");
   const text = parts || item.thought || "";
   return text && html`<details class="thought"><summary>Thoughts</summary><p dir="auto">${text}</p></details>`;

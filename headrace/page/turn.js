@@ -116,11 +116,3 @@ function apply(turn, event) {
   if (event.type.endsWith(".delta")) turn.firstAt ??= performance.now();
   turn.lastAt = performance.now();
 }
-
-/** Tokens a second after the first, and the milliseconds until it; null where nothing was measured. */
-export function speedOf(turn) {
-  if (!turn?.firstAt || !turn.usage) return null;
-  const seconds = (turn.lastAt - turn.firstAt) / 1000;
-  const tokens = turn.usage.output_tokens;
-  return { tokens, wait: Math.round(turn.firstAt - turn.began), rate: seconds > 0 ? (tokens - 1) / seconds : 0 };
-}

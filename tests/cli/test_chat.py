@@ -34,6 +34,16 @@ def test_a_conversation_by_name_goes_on(fake_server: FakeServer, tmp_path: Path)
     assert [message.text for message in backend.conversations[1].messages] == ["one", "Hello", "two"]
 
 
+def test_a_conversation_by_name_is_found_among_many(fake_server: FakeServer, tmp_path: Path) -> None:
+    backend = FakeBackend(["Hello"])
+    server = fake_server(backend)
+    headrace("chat", "--port", str(server.port), "--conversation", "trip", cwd=tmp_path, text="one")
+    for number in range(101):
+        server.post("/v1/conversations", {"metadata": {"name": f"other {number}"}})
+    headrace("chat", "--port", str(server.port), "--conversation", "trip", cwd=tmp_path, text="two")
+    assert [message.text for message in backend.conversations[-1].messages] == ["one", "Hello", "two"]
+
+
 def test_an_error_is_shown_and_is_the_exit_code(fake_server: FakeServer, tmp_path: Path) -> None:
     backend = FakeBackend(["Hel"], error=EngineFailed("out of memory"))
     port = str(fake_server(backend).port)

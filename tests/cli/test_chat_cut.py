@@ -14,6 +14,7 @@ import pytest
 from headrace.backends.fake import FakeBackend
 from headrace.types import Finished, FinishReason, Usage
 from tests.cli.process import headrace
+from tests.cli.terminal import terminal
 from tests.conftest import FakeServer
 
 
@@ -103,6 +104,20 @@ def test_a_notice_follows_an_answer_that_breaks_off(
     assert (done.returncode, done.stdout) == (0, "Hel\n")
     assert done.stderr.count("(cut: the connection broke before the answer was complete)") == 1
     assert "Traceback" not in done.stderr
+
+
+def test_thoughts_are_shown_in_a_terminal_and_in_no_file(tmp_path: Path) -> None:
+    choice = {"index": 0, "delta": {"reasoning_content": "Six times seven."}, "finish_reason": None}
+    thought = b"data: " + json.dumps({"choices": [choice]}).encode() + b"\n\n"
+    with playing([thought, chunk("It is 42.", "stop")]) as port:
+        done = headrace("chat", "--port", port, cwd=tmp_path, text="What is it?\n")
+        assert (done.returncode, done.stdout, done.stderr) == (0, "It is 42.\n", "")
+        for more in ((), ("--plain",)):
+            with terminal("chat", "--port", port, *more, cwd=tmp_path) as chat:
+                chat.until(">")
+                chat.enter("What is it?")
+                chat.until("It is 42.")
+                assert "Six times seven." in chat.lines
 
 
 def test_a_whole_answer_with_comments_and_empty_lines_is_no_cut_one(tmp_path: Path) -> None:

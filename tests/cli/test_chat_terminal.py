@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from headrace.backends.fake import FakeBackend
 from headrace.errors import BadRequest
 from headrace.types import Finished, Media, TextDelta, Usage
+from tests.cli.process import headrace
 from tests.cli.terminal import CTRL_C, CTRL_D, ENTER, UP, Terminal, terminal
 from tests.conftest import FakeServer
 from tests.serving import eventually
@@ -207,6 +209,32 @@ def test_a_conversation_that_the_server_keeps(
     assert [message.text for message in backend.conversations[1].messages] == ["one", "Hello world", "two"]
     (kept,) = server.get("/v1/conversations").json()["data"]
     assert kept["metadata"] == {"name": "trip"}
+
+
+def test_a_conversation_that_the_server_keeps_is_saved_whole(
+    fake_server: FakeServer, backend: FakeBackend, tmp_path: Path
+) -> None:
+    server = fake_server(backend)
+    headrace("chat", "--port", str(server.port), "--conversation", "trip", cwd=tmp_path, text="one")
+    (kept,) = server.get("/v1/conversations").json()["data"]
+    with chatting(server, tmp_path, "--conversation", "trip") as chat:
+        chat.enter("two")
+        chat.until("Hello world")
+        chat.enter("/save mine")
+        chat.until("4 messages are in")
+        chat.enter("/load mine")
+        chat.until("error: the server keeps this conversation")
+        server.http.delete(f"/v1/conversations/{kept['id']}")
+        chat.enter("three")
+        chat.until("not found")
+        chat.enter("/clear")
+        chat.until("is forgotten")
+        chat.enter("four")
+        chat.until("Hello world", 2)
+    (saved,) = (tmp_path / "data").rglob("mine.json")
+    texts = [message["content"] for message in json.loads(saved.read_text())["messages"]]
+    assert texts == ["one", "Hello world", "two", "Hello world"]
+    assert questions(backend) == ["one", "two", "four"]
 
 
 def test_an_image_is_sent_by_its_path_where_the_model_sees(fake_server: FakeServer, tmp_path: Path) -> None:

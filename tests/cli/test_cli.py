@@ -16,7 +16,7 @@ from headrace.backends.fake import FakeBackend
 from headrace.cli import main
 from headrace.cli.arguments import parsed
 from headrace.cli.check import as_toml
-from headrace.cli.terminal import ProgressBar
+from headrace.cli.terminal import ProgressBar, print_table
 from headrace.config.kinds import REMOTE
 from headrace.models.catalog import DEFAULT_MODEL, Model
 from headrace.models.model import write_manifest
@@ -394,3 +394,17 @@ def test_progress_on_a_terminal_is_one_line_a_task() -> None:
     assert text.count("\r") == 101 + 2
     assert text.count("\n") == 3
     assert text.endswith("\n")
+
+
+@pytest.mark.parametrize("columns", [1, 20, 40, 59, 80])
+def test_progress_fits_into_a_terminal(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    drawn = [line.removesuffix("\x1b[K") for line in progress(Screen(True)).replace("\n", "").split("\r")]
+    assert max(map(len, drawn)) <= max(columns - 1, 0)
+    if columns >= 40:
+        assert any(" 50 %  50.0 of 100.0 MB" in line for line in drawn)
+
+
+def test_columns_stand_below_one_another_in_every_script(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table([("NAME", "N"), ("日本語", "1"), ("é", "22")], right_from=1)
+    assert capsys.readouterr().out.splitlines() == ["NAME     N", "日本語   1", "é       22"]

@@ -288,7 +288,7 @@ def compare() -> None:
         ask(page, "What is water? Answer briefly.")
         for side in (1, 2):
             answer = page.get_by_label(f"Answer {side}").locator(".meter")
-            expect(answer).to_contain_text("a second", timeout=DONE_MS)
+            expect(answer).to_contain_text("the first after", timeout=DONE_MS)
         expect(page.get_by_label("Answer 2").get_by_text("This answer was cut")).to_be_visible()
 
 

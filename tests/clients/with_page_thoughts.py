@@ -17,21 +17,29 @@ STACK = ExitStack()
 BROWSER = STACK.enter_context(chromium())
 GO_ON = threading.Event()  # the provider writes its first words, and the rest once this is set
 THOUGHTS, ANSWER = "The sky is blue because blue light scatters most.", "It is blue, by day."
+WORDS = len(f"{THOUGHTS} {ANSWER}".split())
 
 
 class Provider(BaseHTTPRequestHandler):
-    """Chat completions in DeepSeek's form, one word a chunk."""
+    """Chat completions in DeepSeek's form, one word a chunk; a question with REFUSE is refused, and one with
+    BREAK is answered in part.
+    """
 
     def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["content-length"]))
+        question = json.loads(self.rfile.read(int(self.headers["content-length"])))["messages"][-1]["content"]
+        if "REFUSE" in question:
+            return self.send_error(400, "The model is tired.")
         self.send_response(200)
         self.send_header("content-type", "text/event-stream")
         self.end_headers()
         for at, chunk in enumerate(_chunks()):
             if at == 4:
                 GO_ON.wait(60)
+            if at == WORDS - 1 and "BREAK" in question:
+                return None
             self.wfile.write(f"data: {chunk}\n\n".encode())
             self.wfile.flush()
+        return None
 
     def log_message(self, *_: Any) -> None:
         pass
@@ -89,6 +97,52 @@ def frozen() -> None:
         expect(page.locator("[data-role=assistant]")).to_contain_text(ANSWER)
         expect(page.get_by_role("button", name="Regenerate")).to_be_visible()
         expect(page.get_by_role("alert")).to_have_count(0)
+
+
+@turn("a question that is refused is there to be sent again; an edited one too, and its branch is gone")
+def refused() -> None:
+    GO_ON.set()
+    with opened(BROWSER) as page:
+        question, answer = page.locator("#question"), page.locator("[data-role=assistant]")
+        ask(page, "Please REFUSE.")
+        expect(page.get_by_role("alert")).to_contain_text("thinker")
+        expect(question).to_have_value("Please REFUSE.")
+        question.fill("Please answer.")
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("button", name="Regenerate")).to_be_enabled()
+        page.get_by_role("button", name="Edit").click()
+        page.get_by_label("Edit the question").fill("Now REFUSE.")
+        page.get_by_role("button", name="Send as a branch").click()
+        expect(page.get_by_label("Edit the question")).to_have_value("Now REFUSE.")
+        expect(answer).to_contain_text(ANSWER)
+        page.reload()
+        expect(answer).to_contain_text(ANSWER)
+        expect(page.locator(".siblings")).to_have_count(0)
+
+
+@turn("an answer that breaks off stays, and is said to be cut")
+def broken() -> None:
+    GO_ON.set()
+    with opened(BROWSER) as page:
+        ask(page, "Please BREAK.")
+        expect(page.get_by_role("alert")).to_be_visible()
+        for _ in range(2):
+            expect(page.locator("[data-role=assistant]")).to_contain_text("It is blue")
+            expect(page.get_by_text("This answer was cut")).to_be_visible()
+            expect(page.locator("[data-role=user]")).to_have_count(1)
+            page.reload()
+
+
+@turn("two models side by side show what they thought, folded")
+def compared() -> None:
+    GO_ON.set()
+    with opened(BROWSER, "/#/compare") as page:
+        ask(page, "Why is the sky blue?")
+        for side in (page.locator(".side").first, page.locator(".side").last):
+            expect(side).to_contain_text(ANSWER)
+            expect(side.locator("details.thought p")).to_be_hidden()
+            expect(side.locator("details.thought p")).to_have_text(THOUGHTS)
+        shoot(page, "compare-thoughts-light")
 
 
 with STACK, ThreadingHTTPServer(("127.0.0.1", 18431), Provider) as server:

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
 from headrace.backends.fake import FakeBackend
 from headrace.errors import ConfigError, ModelNotFound, ProviderNotFound
 from headrace.gateway.gateway import Gateway
+from headrace.types import ModelInfo
 from tests.gateway.gateways import gateway, route
 
 
@@ -124,3 +126,24 @@ def test_same_seed_draws_the_same() -> None:
 
     assert drawn(1) == drawn(1)
     assert drawn(1) != drawn(2)
+
+
+class AnyModel(FakeBackend):
+    """A provider without a list of its models: it is sent whatever name a request has."""
+
+    def find(self, id: str) -> ModelInfo | None:
+        return replace(self.models()[0], id=id)
+
+
+def test_a_provider_that_is_sent_any_name_takes_no_names_but_those_that_it_lists() -> None:
+    found = gateway(local("m"), AnyModel(["up"], id="big", name="up"))
+    taken = {name: found.router.is_taken(name) for name in ("m", "big", "up:x", "mine")}
+    assert taken == {"m": True, "big": True, "up:x": True, "mine": False}
+
+
+@pytest.mark.parametrize("id", ["ghost", "ghost:m", "up:ghost"])
+def test_an_error_lists_the_first_of_many_models(id: str) -> None:
+    found = gateway(*(remote("up", f"m{number}") for number in range(200)))
+    with pytest.raises((ModelNotFound, ProviderNotFound), match="m19 and 180 more") as caught:
+        found.router.model(id)
+    assert "m20" not in caught.value.message
