@@ -17,6 +17,7 @@ from headrace.api.json_response import JSONResponse
 from headrace.api.openapi import responses_of
 from headrace.errors import BadRequest, MethodNotAllowed, NotFound, ServerError
 from headrace.wire.errors import ErrorResponse, to_body, to_messages_body, to_ollama_body
+from headrace.wire.parameters import message_of
 
 MESSAGES = re.compile(r"(/[^/]+)?/v1/messages(/.*)?")  # paths of Anthropic's dialect
 OLLAMA = re.compile(
@@ -98,7 +99,7 @@ async def _invalid(request: Request, exc: Exception) -> JSONResponse:
     assert isinstance(exc, RequestValidationError)
     first = exc.errors()[0]
     name = str(first["loc"][-1])
-    return refusal(BadRequest.at(name, first["msg"]), request.scope)
+    return refusal(BadRequest.at(name, message_of(first["msg"])), request.scope)
 
 
 async def _frameworks(request: Request, exc: Exception) -> JSONResponse:

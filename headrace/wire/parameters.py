@@ -204,13 +204,18 @@ def with_named(headers: Mapping[str, str], names: Sequence[str]) -> dict[str, st
     return {**headers, IGNORED: line} if line else dict(headers)
 
 
+def message_of(problem: str) -> str:
+    """A validator's message, without what pydantic puts before the ones that we write."""
+    return problem.removeprefix("Value error, ")
+
+
 def _bad_request(complaints: list[ErrorDetails], raw: bytes) -> BadRequest:
     body = _loads(raw)
     located = [(_path(complaint, body), complaint) for complaint in complaints]
     # the alternative of a union that matched deepest is taken for the intended one
     path, deepest = max(located, key=lambda pair: len(pair[0]))
     param = _written(path) or "body"
-    same = [complaint["msg"] for where, complaint in located if where == path]
+    same = [message_of(complaint["msg"]) for where, complaint in located if where == path]
     return BadRequest.at(param, "; or ".join(dict.fromkeys(same)), code=CODES.get(deepest["type"]))
 
 

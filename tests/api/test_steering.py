@@ -341,6 +341,8 @@ def test_features_are_found_and_described(served: Served) -> None:
     assert len(feature["neighbours"]) == 8
     assert served.get(f"/v1/saes/{SAE}/features/99999").status_code == 400
     assert served.get("/v1/saes/none/features").status_code == 404
+    message = served.get(f"/v1/saes/{SAE}/features/none").json()["error"]["message"]
+    assert message == "feature: a feature is a whole number"
 
 
 @pytest.mark.parametrize("path", ["/v1/saes", "/v1/vectors", "/v1/steering/capabilities"])
