@@ -70,7 +70,7 @@ def libraries(http: Request) -> list[ModelLibrary]:
 
 
 async def named_libraries(http: Request) -> list[ModelLibrary]:
-    """The library of the model that the query names; without one, those of all models in memory."""
+    """The library of the model that the query names; if it names none, those of all models in memory."""
     return [await library_of(http)] if "model" in http.query_params else libraries(http)
 
 
