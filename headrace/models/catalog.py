@@ -31,6 +31,7 @@ from headrace.models.model import (
     no_progress,
     size_of,
     write_manifest,
+    write_template,
 )
 from headrace.models.references import (
     DEFAULT_MODEL,
@@ -104,10 +105,7 @@ def _prepare_checkpoint(folder: Path, target: Reference, cache: Cache, report: P
         built = staging / "model"
         built.mkdir()
         _converted(folder, lambda: _convert_checkpoint(folder, files, built, report))
-        model = replace(described, folder=cache.folder(target.key), size_bytes=size_of(built))
-        write_manifest(model, built, stamp)
-        cache.publish(built, target.key)
-    return model
+        return _published(described, built, target, cache, stamp)
 
 
 def _convert_checkpoint(folder: Path, files: list[Path], built: Path, progress: Progress) -> None:
@@ -160,9 +158,15 @@ def _build(target: Reference, cache: Cache, stamp: Stamp | None, progress: Progr
             described = _describe(source, target)
         else:
             described = _convert(source, built, target, progress)
-        model = replace(described, folder=cache.folder(target.key), size_bytes=size_of(built))
-        write_manifest(model, built, stamp)
-        cache.publish(built, target.key)
+        return _published(described, built, target, cache, stamp)
+
+
+def _published(described: Model, built: Path, target: Reference, cache: Cache, stamp: Stamp | None) -> Model:
+    """The model in its place in the cache, where it is found the next time."""
+    write_template(described.chat_template, built)
+    model = replace(described, folder=cache.folder(target.key), size_bytes=size_of(built))
+    write_manifest(model, built, stamp)
+    cache.publish(built, target.key)
     return model
 
 

@@ -15,9 +15,10 @@ from headrace.models import published, sentences
 from headrace.models.model import CONFIG, GENERATION, GRAPH, TEMPLATE, TOKENIZER, WEIGHTS, Model
 
 INDEX = "model.safetensors.index.json"
-READER = 3  # raise it when the graph that is made of a folder changes
+READER = 4  # raise it when the graph that is made of a folder changes
 COPIED = (  # beside a converted graph
     CONFIG, GENERATION, TOKENIZER, TEMPLATE, published.SPECIAL, published.NAMED, published.PROCESSORS,
+    published.WITH_TOOLS,
 )  # fmt: skip
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 # What a model needs of its repository. Code is fetched, too, but runs only with `models.trust_remote_code`.

@@ -16,7 +16,7 @@ import openvino as ov
 from headrace.models import checkpoint, graph, published, tokenizer
 from headrace.models.checkpoint_decoder import CheckpointDecoder
 from headrace.models.gguf import GGUFFile
-from headrace.models.model import CONFIG, GENERATION, GRAPH, TEMPLATE, TOKENIZER, Model, Progress
+from headrace.models.model import CONFIG, GENERATION, GRAPH, TOKENIZER, Model, Progress
 from headrace.models.references import Reference
 
 STEPS = 3
@@ -31,7 +31,6 @@ def convert(path: Path, folder: Path, reference: Reference, progress: Progress) 
     built = graph.build(gguf)
     progress("converting", 2, STEPS)
     ov.save_model(built, folder / GRAPH, compress_to_fp16=False)
-    _write_template(gguf, folder)
     model = _describe(gguf, folder, reference)
     _write_configs(gguf, model)
     progress("converting", STEPS, STEPS)
@@ -50,6 +49,7 @@ def convert_checkpoint(source: Path, files: Sequence[Path], folder: Path, progre
     progress("converting", 2, STEPS)
     for name in checkpoint.COPIED:
         if (source / name).is_file():
+            (folder / name).parent.mkdir(exist_ok=True)
             shutil.copy(source / name, folder / name)
     progress("converting", STEPS, STEPS)
 
@@ -97,12 +97,6 @@ def _adds_bos(gguf: GGUFFile) -> bool:
 
 def _template(gguf: GGUFFile) -> str | None:
     return gguf.metadata.text("tokenizer.chat_template", "") or None
-
-
-def _write_template(gguf: GGUFFile, folder: Path) -> None:
-    template = _template(gguf)
-    if template:
-        (folder / TEMPLATE).write_text(template, encoding="utf-8")
 
 
 def _write_configs(gguf: GGUFFile, model: Model) -> None:

@@ -112,6 +112,12 @@ def read_manifest(folder: Path, stamp: Stamp | None = None) -> Model | None:
     return _model(folder, manifest["model"])
 
 
+def write_template(template: str | None, folder: Path) -> None:
+    """Write the chat template where `read_template` finds it, wherever the publisher had it."""
+    if template:
+        (folder / TEMPLATE).write_text(template, encoding="utf-8")
+
+
 def read_template(folder: Path) -> str | None:
     path = folder / TEMPLATE
     return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else None

@@ -24,7 +24,9 @@ from headrace.models.references import Reference
 SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 SPECIAL = "tokenizer_config.json"
 NAMED = "special_tokens_map.json"  # where older versions of transformers wrote the tokens that have a name
+WITH_TOOLS = "additional_chat_templates/tool_use.jinja"  # where transformers 5 writes a second template
 PROCESSORS = "chat_template.json"  # where models that see images had their template before 2025
+GENERIC = ("PreTrainedTokenizerFast", "TokenizersBackend")
 # What the configurations of different architectures call the longest sequence.
 LENGTHS = (
     "max_position_embeddings",
@@ -75,9 +77,9 @@ def describe(
         bos_token_id=bos[0] if bos else None,
         eos_token_ids=tuple(dict.fromkeys((*ends, *_ids(_named_end(folder, special), vocabulary)))),
         add_bos=_adds_bos(folder, special),
-        chat_template=read_template(folder)
+        chat_template=_template({"default": read_template(folder), "tool_use": _text(folder / WITH_TOOLS)})
         or _template(special.get("chat_template"))
-        or _template(read(folder / PROCESSORS).get("chat_template")),
+        or _template(_of_processor(folder)),
         sampling=_sampling(generation or config),  # older folders have it there
         size_bytes=size_of(folder),
         created=int(created),
@@ -148,19 +150,44 @@ def _sampling(generation: Json) -> dict[str, float | int]:
     return {key: value for key, value in settings.items() if isinstance(value, int | float)}
 
 
+def _text(path: Path) -> str | None:
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else None
+
+
+def _of_processor(folder: Path) -> object:
+    """The template for which older models had a file; some have nothing but its text in it."""
+    content = _parsed(folder / PROCESSORS, {})
+    return content.get("chat_template") if isinstance(content, dict) else content
+
+
 def _template(template: object) -> str | None:
-    """A template, or the one called default among several."""
+    """A template, or that called default among several, and where tools are offered the one called tool_use,
+    as transformers chooses.
+    """
     if isinstance(template, list):
         template = {entry.get("name"): entry.get("template") for entry in template if isinstance(entry, dict)}
     if isinstance(template, dict):
-        template = template.get("default")
+        with_tools, template = template.get("tool_use"), template.get("default")
+        if isinstance(template, str) and isinstance(with_tools, str):
+            return _either(with_tools, template)
     return template if isinstance(template, str) else None
 
 
+def _either(with_tools: str, without: str) -> str:
+    """One template that is the first where tools are offered. The empty expressions keep Jinja from dropping
+    blanks at the ends of the two; a last newline it drops of each, as of any template.
+    """
+    empty = "{{ '' }}"
+    first, second = (empty + text.removesuffix("\n") + empty for text in (with_tools, without))
+    return "{% if tools %}" + first + "{% else %}" + second + "{% endif %}"
+
+
 def _adds_bos(folder: Path, special: Json) -> bool:
-    """Whether prompts begin with BOS: by tokenizer_config.json, else by the tokenizer's post-processor."""
+    """Whether prompts begin with BOS: by tokenizer_config.json, else by the tokenizer's post-processor. The
+    classes that are for tokenizers of any kind never read the former.
+    """
     add_bos = special.get("add_bos_token")
-    if isinstance(add_bos, bool):
+    if isinstance(add_bos, bool) and special.get("tokenizer_class") not in GENERIC:
         return add_bos
     step = read(folder / TOKENIZER).get("post_processor")
     steps = step.get("processors", [step]) if isinstance(step, dict) else []

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from headrace.errors import ModelError
 from headrace.models.catalog import Cache, locate, prepare
@@ -64,6 +65,41 @@ def test_a_template_that_only_the_processor_has(folder: Path, tmp_path: Path) ->
     assert prepare(str(folder), Cache(tmp_path)).chat_template == "named"
     write(folder / "tokenizer_config.json", {"chat_template": "newer"})
     assert prepare(str(folder), Cache(tmp_path)).chat_template == "newer"
+
+
+def test_a_template_that_is_all_of_the_processors_file(folder: Path, tmp_path: Path) -> None:
+    (folder / "chat_template.json").write_text(json.dumps(CHATML))
+    assert prepare(str(folder), Cache(tmp_path)).chat_template == CHATML
+
+
+WITHOUT = "{%- for message in messages %}\n  {{ message.content }}\n{%- endfor %} \n"
+WITH = "\n  {% set count = tools | length %}{{ count }} tools\n\n"
+
+
+@pytest.mark.parametrize("are_files", [False, True])
+def test_a_template_of_its_own_for_tools(are_files: bool, folder: Path, tmp_path: Path) -> None:
+    if are_files:
+        (folder / "additional_chat_templates").mkdir()
+        (folder / "additional_chat_templates" / "tool_use.jinja").write_text(WITH)
+        (folder / "chat_template.jinja").write_text(WITHOUT)
+    else:
+        named = {"default": WITHOUT, "rag": "another", "tool_use": WITH}
+        listed = [{"name": name, "template": text} for name, text in named.items()]
+        write(folder / "tokenizer_config.json", {"chat_template": listed})
+    both = prepare(str(folder), Cache(tmp_path)).chat_template
+    assert both is not None
+    jinja = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+    for tools, alone in ((None, WITHOUT), ([], WITHOUT), ([{}, {}], WITH)):
+        values: dict[str, object] = {"messages": [{"content": "a"}, {"content": "b"}], "tools": tools}
+        assert jinja.from_string(both).render(values) == jinja.from_string(alone).render(values)
+
+
+@pytest.mark.parametrize("kind", ["PreTrainedTokenizerFast", "TokenizersBackend", "LlamaTokenizerFast"])
+def test_classes_for_any_tokenizer_do_not_read_whether_bos_is_added(
+    kind: str, folder: Path, tmp_path: Path
+) -> None:
+    write(folder / "tokenizer_config.json", {"add_bos_token": True, "tokenizer_class": kind})
+    assert prepare(str(folder), Cache(tmp_path)).add_bos == (kind == "LlamaTokenizerFast")
 
 
 @pytest.mark.parametrize("named", ["<|im_end|>", {"content": "<|im_end|>"}])

@@ -17,7 +17,7 @@ from headrace.models.catalog import Cache, Model, prepare
 from headrace.models.model import no_progress
 from tests.engine.plain import PlainModel
 from tests.models.checkpoints import write_checkpoint, write_safetensors
-from tests.models.tiny import TinyShape, write_tiny
+from tests.models.tiny import CHATML, TinyShape, write_tiny
 
 TOKENS = [1, 70, 71, 9, 250, 33, 33, 7, 120, 2, 65, 66]
 
@@ -76,6 +76,20 @@ def test_so_is_one_of_the_files_beside_the_weights(
     seen = [(one.chat_template, one.sampling, one.add_bos) for one in (first, second)]
     assert seen[0] != seen[1]
     assert (second.folder / name).read_text() == content
+
+
+@pytest.mark.parametrize("name", ["tokenizer_config.json", "chat_template.json"])
+def test_a_template_in_another_file_is_there_the_second_time_too(
+    name: str, folder: Path, tmp_path: Path
+) -> None:
+    template = folder / "chat_template.jinja"
+    (folder / name).write_text(json.dumps({"chat_template": {"default": CHATML, "tool_use": "{{ tools }}"}}))
+    template.unlink()
+    first, second = (
+        prepare(str(folder), Cache(tmp_path / "cache"), runtime="openvino").chat_template for _ in range(2)
+    )
+    assert first == second
+    assert CHATML in str(first)
 
 
 def test_a_broken_tokenizer_is_named_where_it_is(folder: Path, tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ def test_an_unreadable_configuration(folder: Path, tmp_path: Path) -> None:
 
 
 def test_a_template_among_several(folder: Path, tmp_path: Path) -> None:
-    several = [{"name": "tool_use", "template": "t"}, {"name": "default", "template": "d"}]
+    several = [{"name": "rag", "template": "r"}, {"name": "default", "template": "d"}]
     write(folder / "tokenizer_config.json", {"chat_template": several})
     assert prepare(str(folder), Cache(tmp_path)).chat_template == "d"
 
