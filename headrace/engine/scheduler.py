@@ -300,13 +300,11 @@ class Scheduler:
             scored = sum(count for other, count in chunks.items() if other.params.prompt_logprobs)
             budget = min(budget, MAX_SCORED - scored)
         count = self._chunk(sequence, budget)
-        if count == 0 and chunks:
+        if chunks and (count == 0 or (count > 1 and not self._may_copy(sequence, count, chunks))):
             return
         # The step would be empty: a budget of one or two tokens, which admits no chunk by the rule of
         # `_chunk`. Progress matters more than exactness then.
         count = count or min(sequence.num_pending, budget)
-        if count > 1 and not self._may_copy(sequence, count, chunks):
-            return
         needed = self.pool.blocks_for(sequence.num_computed + count) - len(sequence.blocks)
         while needed > self.pool.num_available:
             victim = max(self.running, key=lambda running: running.rank)
@@ -341,21 +339,20 @@ class Scheduler:
         for sequence in chunks:
             sequence.draft = []
         if self._speculation is not None:
-            tokens = dict(chunks)
+            tokens = chunks.copy()
             for sequence, draft in self._speculation.propose(chunks, self._max_step_tokens).items():
                 if self._may_copy(sequence, chunks[sequence] + len(draft), tokens):
                     sequence.draft = self._with_blocks(sequence, chunks[sequence], draft)
                     tokens[sequence] += len(sequence.draft)
 
     def _may_copy(self, sequence: Sequence, count: int, tokens: Chunks) -> bool:
-        """Whether the step may compute several tokens of one more sequence. `tokens`: those of the others.
-
-        The runtime copies the keys and values of all such sequences, each into as much memory as the longest
-        needs, and keeps that memory for good. Sequences that share a prefix could need many times the cache.
+        """Whether the step may compute several tokens of one more sequence; `tokens`: those of the others.
+        The runtime copies the keys of all such sequences, each into as much memory as the longest needs, and
+        keeps that memory for good: sequences that share a prefix could need many times the cache.
         """
         ends = [other.num_computed + some for other, some in tokens.items() if some > 1]
-        longest = max([*ends, sequence.num_computed + count])
-        return not ends or (len(ends) + 1) * longest <= self.pool.num_blocks * self.pool.block_size
+        ends.append(sequence.num_computed + count)
+        return len(ends) == 1 or len(ends) * max(ends) <= self.pool.num_blocks * self.pool.block_size
 
     def _with_blocks(self, sequence: Sequence, count: int, draft: list[int]) -> list[int]:
         """Reserve free blocks for a draft; preempt no sequence for it. Returns the part that has blocks."""
