@@ -140,7 +140,15 @@ class MarkdownWriter:
         if isinstance(self._live, Live):
             self._live.update(block)
             return
-        self._live = live = Live(block, console=self._console, transient=True, refresh_per_second=REFRESHES)
+        # what `unechoed` prints meanwhile is for the terminal: redirected, it would be shown as text
+        self._live = live = Live(
+            block,
+            console=self._console,
+            transient=True,
+            refresh_per_second=REFRESHES,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
         live.start()
 
     def _stop(self) -> None:

@@ -79,11 +79,12 @@ function App() {
   };
   const enter = async key => { setKey(key); setProblem(""); await load().catch(fail); };
 
-  if (locked) return html`<${Lock} reason=${locked} onEnter=${enter} />`;
+  const lock = locked && html`<${Lock} reason=${locked} onEnter=${enter} />`;
   if (models === null || chats === null)
-    return html`<main class="lock">${problem ? html`<p class="error" role="alert">${problem}</p>` : html`<p role="status">Loading…</p>`}</main>`;
+    return lock || html`<main class="lock">${problem ? html`<p class="error" role="alert">${problem}</p>` : html`<p role="status">Loading…</p>`}</main>`;
   const known = chats.find(one => one.id === opened.chat?.id) ?? opened.chat;
-  return html`
+  // a locked page is hidden, and not gone: what somebody has written there stays
+  return html`${lock}<div class="page" hidden=${locked !== ""}>
     <header class="bar">
       ${view === "chat" && html`<button type="button" class="quiet only-narrow" aria-label="Chats" aria-expanded=${open.sidebar} onClick=${() => setOpen({ ...open, sidebar: !open.sidebar })}>☰</button>`}
       <h1>Headrace</h1>
@@ -103,7 +104,7 @@ function App() {
           isDrawerOpen=${open.drawer} onDrawer=${() => setOpen({ ...open, drawer: false })} onCreated=${created} onChanged=${refresh} />`}
       ${view === "compare" && html`<${Compare} models=${models} model=${model} />`}
       ${view === "server" && html`<${Server} />`}
-    </main>`;
+    </main></div>`;
 }
 
 function Lock({ reason, onEnter }) {

@@ -90,7 +90,7 @@ export function Chat({ chat, model, info, isDrawerOpen, onDrawer, onCreated, onC
       setBranches(known => [...known.filter(one => one.id !== on.id), loaded]);
       isKept = loaded.items.length > (on.items?.length ?? 0);
     } catch (problem) {
-      isKept = problem.status !== 404; // deleted elsewhere
+      isKept = running.id !== null && problem.status !== 404; // never taken, or deleted elsewhere
       setError(problem.message);
     }
     setTurn(null);

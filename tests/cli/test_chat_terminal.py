@@ -188,6 +188,13 @@ def test_markdown_is_formatted_as_it_comes(fake_server: FakeServer, tmp_path: Pa
         chat.until("Some **bold** text.")
 
 
+def test_no_signs_of_the_terminals_own_are_shown(fake_server: FakeServer, tmp_path: Path) -> None:
+    with chatting(fake_server(FakeBackend(["one\n\n", "two"])), tmp_path) as chat:
+        chat.enter("count")
+        chat.until(">", 2)
+        assert [line for line in chat.lines if "2004" in line] == []
+
+
 def test_figures_are_shown_where_they_are_wanted(fake_server: FakeServer, tmp_path: Path) -> None:
     backend = FakeBackend(["a", "b", Finished(0, "stop", Usage(3, 42))], delay_s=0.02)
     with chatting(fake_server(backend), tmp_path, "--verbose") as chat:
