@@ -42,6 +42,7 @@ class UsageMeter:
         self._store, self._prices, self._now = store, prices, now
         self._sums: dict[Key, _Sums] = {}  # not yet in a batch
         self._batch: tuple[int, list[UsageRow]] = (0, [])  # its number, and what is being stored
+        self._flushing = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
         self._is_failing = False
 
@@ -83,20 +84,21 @@ class UsageMeter:
             log.warning("usage: what was counted last is lost: %s", exc.message)
 
     async def flush(self) -> None:
-        """Store what is counted. A batch that failed is tried again as it is, because it may have been
-        stored. Raises StoreUnavailable.
+        """Store what is counted so far, but not what is counted meanwhile: under load there is always more. A
+        batch that failed is tried again as it is, because it may have been stored. Raises StoreUnavailable.
         """
+        async with self._flushing:
+            await self._store_batch()
+            if self._sums:
+                rows = [_row(*counted) for counted in self._sums.items()]
+                self._batch, self._sums = (self._batch[0] + 1, rows), {}
+                await self._store_batch()
+
+    async def _store_batch(self) -> None:
         number, rows = self._batch
-        if not rows:
-            if not self._sums:
-                return
-            number, rows = number + 1, [_row(*counted) for counted in self._sums.items()]
-            self._batch, self._sums = (number, rows), {}
-        await self._store.usage.add(number, rows)
-        if self._batch == (number, rows):
+        if rows:
+            await self._store.usage.add(number, rows)
             self._batch = (number, [])
-        if self._sums:
-            await self.flush()
 
     async def _flush_often(self) -> None:
         while True:

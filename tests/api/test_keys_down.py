@@ -111,3 +111,34 @@ def test_usage_waits_for_the_database(tmp_path: Path) -> None:
         await store.aclose()
 
     asyncio.run(run())
+
+
+def test_usage_under_load_is_stored_in_one_transaction(tmp_path: Path) -> None:
+    """While requests go on there is always something new to store: flushing went on and on."""
+
+    async def run() -> None:
+        store = Store(StoreConfig(), tmp_path)
+        await store.start()
+        meter = UsageMeter(store, Prices())
+        tally = Tally("generate", "m", "key_a", provider="p", served="m", usage=Usage(3, 4))
+        flushing, num_recorded = 3, 0
+
+        async def flush() -> None:
+            nonlocal flushing
+            await meter.flush()
+            flushing -= 1
+
+        meter.record(tally)
+        before = store._database.counts["write"]
+        callers = [asyncio.create_task(flush()) for _ in range(flushing)]
+        while flushing:
+            num_recorded += 1
+            meter.record(tally)
+            await asyncio.sleep(0)
+        await asyncio.gather(*callers)
+        assert store._database.counts["write"] - before <= len(callers)
+        await meter.flush()
+        assert await store.usage.spent("key_a") == (7 * (1 + num_recorded), 0)
+        await store.aclose()
+
+    asyncio.run(run())
