@@ -463,6 +463,22 @@ def test_every_secret_may_stand_elsewhere_and_is_never_shown(
         assert option.key in raised.value.message
 
 
+@pytest.mark.parametrize("text", ["sk-hush\nsk-other", "sk-hush\r\n\r\nx", "a\u2028b"])
+def test_a_secret_of_several_lines_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "key").write_text(f"{text}\n")
+    for reference in (f"file:{tmp_path / 'key'}", "env:KEY"):
+        variables: dict[str, Any] = {"HEADRACE_API_KEYS": reference, "KEY": text}
+        with pytest.raises(ConfigError, match="several lines") as raised:
+            config(tmp_path, **variables)
+        assert "hush" not in raised.value.message
+
+
+def test_a_byte_order_mark_is_no_part_of_a_secret(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("\ufeffhush\r\n")
+    variables: dict[str, Any] = {"HEADRACE_API_KEYS": f"file:{tmp_path / 'key'}"}
+    assert config(tmp_path, **variables).server.api_keys == ("hush",)
+
+
 @pytest.mark.parametrize("file", ["/dev/zero", "/", "loop", "pipe", "link"])
 def test_a_file_that_is_none_is_refused(tmp_path: Path, file: str) -> None:
     (tmp_path / "loop").symlink_to("loop")

@@ -43,18 +43,22 @@ class Source:
 def secret(key: str, text: str, source: Source) -> str:
     """The secret that a text refers to, or is. `key`: the option, for errors. Raises ConfigError."""
     scheme, _, name = text.partition(":")
+    value = text
     if scheme == "env":
         value = source.environment.get(name, "").strip()
         if not value:
             raise ConfigError(f"{key} = {text!r} ({source.name}): the environment has no {name}")
-        return value
-    return _of_file(key, text, name, source) if scheme == "file" else text
+    elif scheme == "file":
+        value = _of_file(key, text, name, source)
+    if len(value.splitlines()) > 1:  # no header can have it
+        raise ConfigError(f"{key} ({source.name}) has several lines")
+    return value
 
 
 def _of_file(key: str, text: str, name: str, source: Source) -> str:
     path = source.folder / Path(name).expanduser()
     try:
-        value = read_small_text(path).strip()
+        value = read_small_text(path).removeprefix("\ufeff").strip()
     except (OSError, UnicodeDecodeError) as exc:
         reason = getattr(exc, "strerror", None) or "it is no text"
         raise ConfigError(f"{key} = {text!r} ({source.name}): {path} cannot be read: {reason}") from exc
