@@ -317,8 +317,8 @@ class ToolCallDelta:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The end of a choice. Each choice of an accepted request has exactly one, or the events raise
-    ServerError.
+    """The end of a choice. Each choice of an accepted request has exactly one, but for `num_missing`, or the
+    events raise ServerError.
     """
 
     index: int
@@ -331,6 +331,7 @@ class Finished:
     annotations: tuple[Json, ...] = ()  # of the choice's text, in OpenAI's form: its sources
     activations: tuple[Activations, ...] = ()  # as in TextDelta: the last ones
     receipt: Receipt | None = None  # of a steered choice: what was applied
+    num_missing: int = 0  # choices that a provider has not sent, because it ignores `n`; the first one has it
 
 
 Event = Started | TextDelta | ReasoningDelta | ToolCallDelta | Finished

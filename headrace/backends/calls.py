@@ -77,6 +77,14 @@ class _Call:
         is_named = bool(piece.id) and (piece.id, piece.name) == (self.id, self.name)
         return is_named and self.nesting.is_closed and piece.arguments == "".join(self.pieces)
 
+    def new_in(self, piece: CallPiece) -> str:
+        """A piece's arguments without those so far, which some providers send again with the name. With a
+        piece that has no name, `{"a":` may be the beginning of an object within the object.
+        """
+        if not piece.name or self.nesting.is_closed or not piece.arguments.startswith("{"):
+            return piece.arguments
+        return piece.arguments.removeprefix("".join(self.pieces))
+
     def extends_name(self, piece: CallPiece) -> bool:
         """Whether a piece has more of this call's name: some providers send a name in pieces, too, before the
         arguments. Only of a call with an id, at the same index: elsewhere, a new name is a new call.
@@ -176,7 +184,7 @@ class CallAssembler:
             yield ToolCallDelta(self._choice, call.number, arguments, call.id, call.name)
 
     def _write(self, call: _Call, piece: CallPiece) -> Iterator[ToolCallDelta]:
-        arguments = piece.arguments
+        arguments = call.new_in(piece)
         is_over = call.nesting.is_closed and call.turn != self._turn
         if (
             is_over and arguments.strip()

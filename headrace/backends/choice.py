@@ -24,14 +24,11 @@ from headrace.types import (
     Usage,
 )
 
-CUT = frozenset(
-    ("length", "max_tokens", "max_output_tokens", "model_length", "context_length", "token_limit",
-     "model_context_window_exceeded", "context_length_exceeded", "max_length", "error_limit")
-)  # fmt: skip
-FILTERED = frozenset(
-    ("content_filter", "content_filtered", "refusal", "safety", "recitation", "blocklist", "sensitive",
-     "spii", "prohibited_content", "guardrail_intervened", "image_safety", "error_toxic", "language")
-)  # fmt: skip
+# what the finish reasons of an answer that was cut, or filtered, have in them, in lower case
+CUT = re.compile(r"length|limit|max[\w-]*tokens|context_window")
+FILTERED = re.compile(
+    r"filter|refus|safety|recitation|block|sensitive|spii|prohibited|guardrail|toxic|moderat|\blanguage\b"
+)
 BROKEN = frozenset(
     ("error", "abort", "aborted", "cancelled", "canceled", "timeout", "network_error", "engine_error",
      "insufficient_system_resource", "malformed_function_call", "unexpected_tool_call")
@@ -43,7 +40,7 @@ log = logging.getLogger(__name__)
 THOUGHTS = frozenset(("thinking", "reasoning", "reasoning.text", "reasoning.summary", "reasoning_text"))
 WITHOUT_TEXT = frozenset(("reference", "reasoning.encrypted", "redacted_thinking"))  # types of parts
 # members of a part with its text, and with its reasoning; the first that is not empty counts
-OF_TEXT = ("text", "refusal", "content", "output_text")
+OF_TEXT = ("text", "refusal", "content", "output_text", "value")
 OF_THOUGHT = ("thinking", "text", "summary", "reasoning", "content")
 MAX_DEPTH = 20  # of parts within parts
 
@@ -64,10 +61,9 @@ def finish_reason(reason: str, *, has_calls: bool) -> FinishReason:
     """The neutral finish reason for a provider's. Only "length" and "content_filter" are taken from the
     provider's word; otherwise the reason follows from whether the choice has tool calls.
     """
-    words = _words(reason)
-    if words & CUT:
+    if CUT.search(reason.lower()):
         return "length"
-    if words & FILTERED:
+    if FILTERED.search(reason.lower()):
         return "content_filter"
     return "tool_calls" if has_calls else "stop"
 

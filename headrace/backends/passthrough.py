@@ -177,6 +177,9 @@ class Stream:
             self._answer_body.rewrite(self._reader.framed)
         size = 0
         async for events in self._whole:
+            if not size and self._reader.is_message(events):
+                self._first = [await self._in_pieces(events)]
+                return
             self._first.append(events)
             size += len(events)
             if size > MAX_LINE or any(self._begins(event) for event in EVENT.findall(events)):
@@ -226,11 +229,19 @@ class Stream:
             raise error
         if not sents[0].is_whole:
             return [self._valid(self._reader.framed(sent)) for sent in sents]
-        members = object_in(self._reader.provider, sents[0]) or {}
+        return [self._unfolded_whole(sents[0])]
+
+    async def _in_pieces(self, events: bytes) -> bytes:
+        """A stream that begins with these events, and has whole messages instead of pieces, as a stream."""
+        raw = await self._reader.upstream.joined(self._whole, beginning=events)
+        return self._unfolded_whole(_whole(self._reader.folded(events_in(raw + self._half))))
+
+    def _unfolded_whole(self, sent: ServerSentEvent) -> bytes:
+        members = object_in(self._reader.provider, sent) or {}
         self._reader.check_whole(members)
         frames = self._reader.unfolded(valid_value(members))
         self._reader.has_part = self._reader.is_over = True
-        return [frames]
+        return frames
 
     def _not_a_stream(self, raw: bytes) -> ServerError:
         """The error for a JSON or HTML body that came instead of a stream: its own error, if it has one."""
@@ -314,7 +325,12 @@ class Stream:
                 yield piece
                 if self._has_last:
                     await drain(pieces)
-            piece = await anext(pieces, None)
+            try:
+                piece = await anext(pieces, None)
+            except ProviderError:
+                if not self._reader.is_over:
+                    raise
+                piece = None  # at most the usage is missing
         self._half = self._valid(bytes(unended))
 
     def _valid(self, events: bytes) -> bytes:

@@ -91,21 +91,14 @@ CLASSES: Mapping[int, type[ServerError]] = {
 # messages about a path that does not exist; those about an unknown model contain its name
 NO_ENDPOINT = re.compile(
     r"\s*$|(404 )?(page |file |route |url |path |endpoint )?not found\W*$|invalid url|cannot (get|post)"
-    "|there is nothing at|no (such )?(route|endpoint)|no handler|resource not found"
+    r"|there is nothing at|no (such )?(route|endpoint)\b|no handler|resource not found"
     "|(unknown|unexpected|unsupported) (route|endpoint|url|path)",
     re.IGNORECASE,
 )
 # messages about a member of the request that a model does not support
 MEMBERS = {
     "messages.reasoning_content": re.compile(r"\breasoning_content\b"),
-    "reasoning_effort": re.compile(
-        r"reasoning[_. ]?effort|output_config\.effort|thinking_?(level|budget|config)"
-        r"|thinking\.(type|adaptive)"
-        "|(does ?n[o']t|do not|not) support(ed)? (the )?.{0,20}(thinking|reasoning|effort)"
-        "|(thinking|reasoning|effort)( mode| level| budget)? (is|are) not (supported|available|enabled)"
-        "|reasoning is mandatory|works in thinking mode|think value",
-        re.IGNORECASE,
-    ),
+    "reasoning_effort": re.compile(r"reasoning|(\b|_)think(ing|\b)|\beffort\b", re.IGNORECASE),
     "verbosity": re.compile(r"\bverbosity\b", re.IGNORECASE),
     **{
         name: re.compile(rf"\b{name}\b", re.IGNORECASE)

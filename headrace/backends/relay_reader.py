@@ -70,6 +70,10 @@ class RelayReader(ABC):
         """Whether a stream that begins so is framed in a way that clients cannot read."""
         return ODD_FRAME.search(beginning) is not None
 
+    def is_message(self, events: bytes) -> bool:
+        """Whether events of a stream have a whole message where clients look for a piece of one."""
+        return False
+
     def framed(self, sent: ServerSentEvent) -> bytes:
         """Write an event as clients read it."""
         name = f"event: {sent.event}\n" if sent.event else ""

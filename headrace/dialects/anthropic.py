@@ -65,11 +65,12 @@ def error_type(status: int) -> str:
 
 def image_type(media_type: str, data: str = "") -> str:
     """The API's name for a media type, which need not be one of IMAGE_TYPES. The beginning of the image's
-    `data`, in base64, decides if it is known: the API refuses an image of another type than is said.
+    `data`, in base64, decides if it is known: the API refuses an image of another type than is said. Some
+    callers say none.
     """
     plain = media_type.strip().lower()
     plain = _IMAGE_TYPE_ALIASES.get(plain, plain)
-    if plain not in IMAGE_TYPES:
+    if plain not in (*IMAGE_TYPES, "application/octet-stream"):
         return plain
     return next((type for start, type in _IMAGE_STARTS.items() if data.startswith(start)), plain)
 

@@ -206,7 +206,8 @@ class Generation(AsyncIterator[Event]):
         except Exception as exc:
             self._error = exc
             raise
-        self._num_finished += isinstance(event, Finished)
+        if isinstance(event, Finished):
+            self._num_finished += 1 + event.num_missing
         return event
 
     async def _end(self) -> None:

@@ -7,6 +7,7 @@ sent again without it, and the caller gets its name in X-Headrace-Ignored.
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, replace
@@ -23,17 +24,15 @@ from headrace.types import Conversation, Embeddings, EmbedRequest, Event, Genera
 MEMORY_S = 300.0  # for how long a member that a target refused is not sent to it
 MAX_REMEMBERED = 1000  # refusals
 REASONING = "messages.reasoning_content"
-# a target's name of a member → its name in chat completions
-PARAMS = {
-    "reasoning_effort": "reasoning_effort",
-    "reasoning.effort": "reasoning_effort",
-    "reasoning": "reasoning_effort",
-    "thinking": "reasoning_effort",
-    "think": "reasoning_effort",
-    "verbosity": "verbosity",
-    "text.verbosity": "verbosity",
+# an optional member → what a target's name of it has in it, such as "reasoning.effort" or "thinkingConfig"
+NAMED = {
+    REASONING: re.compile("^messages.*reasoning|reasoning_content"),
+    "reasoning_effort": re.compile("reasoning|think", re.IGNORECASE),
+    "verbosity": re.compile("verbosity"),
 }
 MIN_TIMEOUT_S = 0.001  # 0 would mean no timeout
+
+Wish = tuple[str, str, str, str | None]  # backend, model, member, its value if others may be accepted
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -54,7 +53,7 @@ class Wishes:
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
-        self._refused: dict[tuple[str, str, str], float] = {}  # (backend, model, member) → when
+        self._refused: dict[Wish, float] = {}  # → when
 
     async def open(
         self, target: Target, request: GenerateRequest, exits: AsyncExitStack
@@ -63,31 +62,33 @@ class Wishes:
         the optional members that were left out. Raises ServerError.
         """
         left_out: list[str] = []
+        refused: list[Wish] = []
         for name in wishes_of(request) if self._refused else ():
-            if self._was_refused(target, name):
+            if self._was_refused(_wish(target, request, name)):
                 request = _without(request, name)
                 left_out.append(name)
         while True:
             try:
                 events = await exits.enter_async_context(target.backend.generate(request))
             except (BadRequest, ProviderRefused) as exc:
-                refused = _refused_wish(request, exc)
-                if refused is None:
+                if (wish := _refused_wish(request, exc)) is None:
                     raise
-                self._remember(target, refused)
-                request = _without(request, refused)
-                left_out.append(refused)
+                refused.append(_wish(target, request, wish))
+                request = _without(request, wish)
+                left_out.append(wish)
             else:
+                self._remember(refused)
                 return events, tuple(left_out)
 
-    def _was_refused(self, target: Target, name: str) -> bool:
-        at = self._refused.get((target.backend.name, target.info.id, name))
+    def _was_refused(self, wish: Wish) -> bool:
+        at = self._refused.get(wish)
         return at is not None and self._now() - at < MEMORY_S
 
-    def _remember(self, target: Target, name: str) -> None:
+    def _remember(self, wishes: list[Wish]) -> None:
+        """Remember what a target refused of a request that it answered without that."""
         if len(self._refused) >= MAX_REMEMBERED:
             self._refused.clear()
-        self._refused[target.backend.name, target.info.id, name] = self._now()
+        self._refused |= dict.fromkeys(wishes, self._now())
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,10 +189,17 @@ def without_wishes(request: GenerateRequest) -> GenerateRequest:
     return replace(request, prompt=replace(request.prompt, wishes=frozenset()))
 
 
+def _wish(target: Target, request: GenerateRequest, name: str) -> Wish:
+    prompt = request.prompt
+    assert isinstance(prompt, Conversation)
+    values = {"reasoning_effort": prompt.reasoning_effort, "verbosity": prompt.verbosity}
+    return target.backend.name, target.info.id, name, values.get(name)
+
+
 def _refused_wish(request: GenerateRequest, error: ServerError) -> str | None:
     """The optional member that the error's `param` names; None if it names another member, or none."""
     param = (error.param or "").removeprefix("body.")
-    name = REASONING if param.startswith("messages") and "reasoning" in param else PARAMS.get(param, param)
+    name = next((name for name, pattern in NAMED.items() if pattern.search(param)), param)
     return name if name in wishes_of(request) else None
 
 

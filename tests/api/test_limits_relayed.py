@@ -97,15 +97,18 @@ REFUSED = {
     "an exception": (500, {"error": "TypeError: unexpected keyword argument 'stream_options'"}),
     "501": (501, {"error": {"message": "stream_options is not implemented"}}),
     "words": (400, {"error": {"message": "Unknown parameter: 'stream_options'."}}),
+    "200": (200, {"error": {"message": "Unknown parameter: 'stream_options'."}}),
+    "200 and no error object": (200, {"code": 1210, "message": "stream_options is not allowed"}),
 }
 
 
-@pytest.mark.parametrize("form", REFUSED)
+@pytest.mark.parametrize("form", [*REFUSED, "an event of a stream"])
 @pytest.mark.parametrize("is_relayed", [True, False])
 def test_a_provider_that_reports_no_usage_is_asked_without(form: str, is_relayed: bool) -> None:
-    status, error = REFUSED[form]
+    status, error = REFUSED.get(form, REFUSED["200"])
+    refusal = answer(error, status=status) if form in REFUSED else Answer(pieces=sse(error))
     with relays(admin_keys=["boss"]) as relay:
-        relay.provider.play(answer(error, status=status), *[Answer(pieces=sse(CHUNK, STOP, "[DONE]"))] * 2)
+        relay.provider.play(refusal, *[Answer(pieces=sse(CHUNK, STOP, "[DONE]"))] * 2)
         own = BOSS if is_relayed else {**BOSS, "X-Headrace-Strict": "true"}
         body = json.dumps({"model": "up:m", "messages": HI, "stream": True}).encode()
         for _ in range(2):

@@ -75,6 +75,12 @@ FRAMES = {
     ],
     "G15 a list of chunks": [json.dumps(HEL_LO, indent=1).encode()],
     "G15 framed twice": [*each(b"data: data: ", HEL_LO, b"\n\n"), b"data: data: [DONE]\n\n"],
+    "G15 a whole message in an event": sse(
+        choice(message={"role": "assistant", "content": "Hello"}, finish_reason="stop"), "[DONE]"
+    ),
+    "G15 whole messages that grow": sse(
+        *(choice(message={"content": text}, finish_reason=None) for text in ("H", "Hel", "Hello")), *ends()
+    ),
     "G15 no empty lines": [*each(b"data: ", HEL_LO, b"\n"), b"data: [DONE]\n"],
     "G15 names, no empty lines": [*each(b"event: x\ndata:", HEL_LO, b"\r\n"), b"data: [DONE]\n\n"],
 }
@@ -96,6 +102,9 @@ HABITS: dict[str, tuple[list[bytes], Any]] = {
     ),
     "G1 a whole message after the deltas": (
         sse(says("Hel"), says("lo"), choice(message={"content": "Hello"}), *ends()), HELLO,
+    ),
+    "G1 all of the text beside an empty piece": (
+        sse(says("Hel"), says("lo"), choice(delta={"content": ""}, text="Hello"), *ends()), HELLO,
     ),
     "G1 two names for reasoning": (
         sse(chunk({"reasoning": "hm", "reasoning_content": "hm"}), says("Hello"), *ends()),
@@ -120,6 +129,14 @@ HABITS: dict[str, tuple[list[bytes], Any]] = {
     "G2 a length with its kind": (
         sse(says("Hello"), *ends("FinishReason.MAX_TOKENS")), ("Hello", "", [], "length"),
     ),
+    **{
+        f"G2 a length: {word}": (sse(says("Hello"), *ends(word)), ("Hello", "", [], "length"))
+        for word in ("max_new_tokens", "length_limit", "max_context_length", "maxTokens", "max-tokens")
+    },
+    **{
+        f"G2 a filter: {word}": (sse(says("No"), *ends(word)), ("No", "", [], "content_filter"))
+        for word in ("content-filter", "PROHIBITED_CONTENT", "moderation", "blocked")
+    },
     "G2 Cohere's filter": (sse(says("No"), *ends("ERROR_TOXIC")), ("No", "", [], "content_filter")),
     "G2 a call that is cut": (
         sse(piece(0, '{"city": "Zü', "weather", "a"), *ends("length")), "length",
@@ -213,6 +230,11 @@ HABITS: dict[str, tuple[list[bytes], Any]] = {
             for at, text in enumerate(("Hello", "Salut"))
         ]}).encode()], HELLO,
     ),
+    "G6 another answer at the same index": (
+        [json.dumps({"choices": [
+            {"index": 0, "message": {"content": text}, "finish_reason": "stop"} for text in ("Hello", "Salut")
+        ]}).encode()], HELLO,
+    ),
     "G6 index null": (
         sse(
             choice(index=None, delta={"content": "Hello"}),
@@ -239,6 +261,9 @@ HABITS: dict[str, tuple[list[bytes], Any]] = {
     ),
     "G7 both kinds in one": (
         sse(parts(thinking("hm"), {"type": "text", "text": "Hello"}), *ends()), ("Hello", "hm", [], "stop"),
+    ),
+    "G7 a text in an object": (
+        sse(parts({"type": "text", "text": {"value": "Hello", "annotations": []}}), *ends()), HELLO,
     ),
     "G7 a part alone": (sse(chunk({"content": {"type": "text", "text": "Hello"}}), *ends()), HELLO),
     "G7 a reference between": (
@@ -313,6 +338,17 @@ HABITS: dict[str, tuple[list[bytes], Any]] = {
     "G9 arguments as an object": (
         sse(chunk({"tool_calls": {"function": {"name": "time", "arguments": {"zone": "UTC+1"}}}}), *ends()),
         called(B),
+    ),
+    "G9 the arguments so far in each piece": (
+        sse(*(piece(0, WHERE[:end], "weather", "a") for end in (1, 5, 9, None)), *ends("tool_calls")), CALLED,
+    ),
+    "G9 the name in each piece, and an object that begins as the whole one": (
+        sse(*(piece(0, text, "weather", "a") for text in ('{"a":', ' {"a": 1}', "}")), *ends("tool_calls")),
+        called(["weather", '{"a": {"a": 1}}']),
+    ),
+    "G9 an object that begins as the whole one": (
+        sse(piece(0, '{"a":', "weather", "a"), piece(0, '{"a":1}}'), *ends("tool_calls")),
+        called(["weather", '{"a": {"a": 1}}']),
     ),
     "G9 no object around the name": (
         sse(chunk({"tool_calls": [{"id": "a", "name": "weather", "arguments": WHERE}]}), *ends()), CALLED,
@@ -418,6 +454,11 @@ def test_g28_an_error_in_a_field_of_its_name_keeps_its_words(relay: Relays, way:
     for error in ({"code": 500, "message": "out of memory"}, {"error": {"message": "out of memory"}}):
         line = b"error: " + json.dumps(error).encode() + b"\n\n"
         assert hear(relay, WAYS[way], Answer(pieces=[*first, line])).error == "up: out of memory"
+
+
+@pytest.mark.parametrize("way", [*TRANSLATED, "relayed chat streamed"])
+def test_g4_a_connection_that_breaks_after_the_finish_reason_costs_nothing(relay: Relays, way: str) -> None:
+    check(hear(relay, WAYS[way], Answer(pieces=sse(*HEL_LO), cut=True)), HELLO)
 
 
 HALF = {

@@ -229,6 +229,12 @@ def test_g4_a_message_with_a_stop_reason_is_complete_without_message_stop(relay:
     check(hear(relay, {**RELAYED, **WAYS}[way], Answer(pieces=pieces), **AT_AN), HELLO)
 
 
+@pytest.mark.parametrize("way", ["relayed streamed", *WAYS])
+def test_g4_a_connection_that_breaks_after_the_stop_reason_costs_nothing(relay: Relays, way: str) -> None:
+    pieces = sse(start(), *TEXT, *end())[:-1]
+    check(hear(relay, {**RELAYED, **WAYS}[way], Answer(pieces=pieces, cut=True), **AT_AN), HELLO)
+
+
 def test_g4_a_relayed_stream_without_either_ends_with_our_error(relay: Relays) -> None:
     pieces = sse(start(), *TEXT, named("message_delta", delta={"stop_reason": None}, usage={}))
     relay.provider.play(Answer(pieces=pieces), path=PATH)

@@ -230,7 +230,7 @@ def test_a_prompt_that_is_too_long_is_reported_as_one(upstream: Upstream) -> Non
 
 def test_a_connection_that_is_cut_anywhere_is_an_error(upstream: Upstream) -> None:
     events = STREAMS["parallel tools beside text"]
-    for sent in range(len(events)):
+    for sent in range(len(events) - 1):  # without the last one, the stop reason is there
         upstream.play(Answer(pieces=sse(*events[:sent]), cut=True))
         with pytest.raises(ProviderError):
             generate(upstream)

@@ -183,11 +183,6 @@ def test_nonsense_is_a_failure_of_the_provider(both: Both, name: str) -> None:
     assert _until_it_fails(both.client)[1]
 
 
-def test_a_choice_that_is_missing_is_a_failure(both: Both) -> None:
-    with pytest.raises(openai.APIError, match="in the middle"):
-        both.through(lambda client: streamed(client, n=2), Answer(pieces=sse(*TEXT, *END)))
-
-
 def test_a_stall_before_the_answer_and_in_it(impatient: Both) -> None:
     both = impatient
     for stalled in (Answer(opening_s=60), Answer(stall=True), Answer(pieces=sse(*TEXT), stall=True)):

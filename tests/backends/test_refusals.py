@@ -268,6 +268,7 @@ def test_a_missing_model_is_one(relay: Relays, body: dict[str, Any]) -> None:
     [
         (Refusal("p", 404, "Cannot POST /v1/rerank", path="/rerank"), EndpointNotFound),
         (Refusal("p", 404, "Unknown endpoint"), EndpointNotFound),
+        (Refusal("p", 404, "No endpoints found that can handle the parameters."), ModelNotFound),
         (Refusal("p", 404, "model: claude-9", type="not_found_error"), ModelNotFound),
     ],
 )

@@ -69,6 +69,18 @@ REFUSALS = {
     "its newer models": (400, {"message": '"thinking.type.enabled" is not supported for this model.'}),
     "xAI": (400, {"message": "Model grok-4 does not support parameter reasoningEffort."}),
     "Bedrock": (400, {"message": "extraneous key [reasoning_effort] is not permitted"}),
+    "Vertex": (400, {"message": "The thinking budget 0 is invalid. Choose a value between 128 and 32768."}),
+    "Bedrock's Claude": (400, {"message": "The model returned the following errors: thinking: Extra inputs"}),
+    "Ollama's door, a level": (400, {"message": "invalid reasoning value: 'low' (must be 'high')"}),
+    "no reasoning model": (400, {"message": "Model is not a reasoning model"}),
+    "always on": (400, {"message": "thinking is always on for this model and can't be turned off"}),
+    "DashScope": (400, {"message": "parameter.enable_thinking must be set to false for non-streaming calls"}),
+    "incapable": (400, {"message": "the model cannot think"}),
+    "Doubao": (400, {"message": "The parameter is not valid", "param": "thinking.type"}),
+    "a pointer": (400, {"message": "Bad Request", "param": "/reasoning_effort"}),
+    "a path": (400, {"message": "Bad Request", "param": "$.reasoning_effort"}),
+    "another spelling": (400, {"message": "Bad Request", "param": "reasoningEffort"}),
+    "Gemini's own name": (400, {"message": "x", "param": "generationConfig.thinkingConfig.thinkingBudget"}),
     "Ollama's door": (400, {"message": 'think value "low" is not supported for this model'}),
 }  # fmt: skip
 
@@ -88,6 +100,26 @@ def test_g10_a_provider_that_refuses_an_effort_is_asked_without(
     _, headers, _ = written.ask(MESSAGES, thinking("up:m"))
     assert len(written.requests) == num + 3, "it is not asked again what it has refused"
     assert "thinking" in names(headers)
+
+
+def test_g10_a_refused_value_does_not_take_the_others(written: Written) -> None:
+    """A model may know "high" and not "low"."""
+    written.play(answer({"error": REFUSALS["OpenAI"][1]}, status=400))
+    assert written.ask(MESSAGES, thinking("up:m"))[0] == 200
+    status, headers, _ = written.ask(MESSAGES, thinking("up:m", 20_000))
+    assert (status, written.last["reasoning_effort"]) == (200, "high")
+    assert "thinking" not in names(headers)
+    written.ask(MESSAGES, thinking("up:m"))
+    assert "reasoning_effort" not in written.last
+
+
+def test_g10_what_fails_without_it_too_is_not_remembered(written: Written) -> None:
+    refused = [answer({"error": {"message": text}}, status=400) for text in ("no thinking", "no such tool")]
+    written.play(*refused)
+    status, _, whole = written.ask(MESSAGES, thinking("up:m"))
+    assert (status, whole["error"]["message"]) == (400, "up: no such tool")
+    written.ask(MESSAGES, thinking("up:m"))
+    assert written.last["reasoning_effort"] == "low"
 
 
 @pytest.mark.parametrize("shown", [404, 200])

@@ -190,6 +190,14 @@ def test_g21_the_schema_of_a_tool_is_an_object(written: Written, type: Any) -> N
     assert written.last["tools"][0]["input_schema"]["type"] == "object"
 
 
+def test_g21_an_image_without_a_type_has_that_of_its_data(written: Written) -> None:
+    for head in ("data:", "data:application/octet-stream"):
+        url = {"url": f"{head};base64,{PNG}"}
+        messages = [{"role": "user", "content": [{"type": "image_url", "image_url": url}]}]
+        assert written.ask(CHAT, {"model": "an:claude-opus-5", "messages": messages})[0] == 200
+        assert written.last["messages"][0]["content"][0]["source"]["media_type"] == "image/png"
+
+
 @pytest.mark.parametrize("type", ["image/bmp", "image/svg+xml", "image/tiff"])
 def test_g21_an_image_that_it_does_not_read_is_refused_with_the_reason(written: Written, type: str) -> None:
     num = len(written.requests)

@@ -16,9 +16,9 @@ from headrace.backends.http import Upstream
 from headrace.backends.sse import ServerSentEvent
 from headrace.dialects.anthropic import STATUS_OF_TYPE, counts_in, usage_of
 from headrace.dialects.openai import is_done
-from headrace.dialects.values import Object, an_object, count, valid, word
+from headrace.dialects.values import Object, an_object, count, objects, valid, word
 from headrace.errors import ProviderError, ServerError
-from headrace.types import Event, Started, Thought
+from headrace.types import Event, Started, TextDelta, Thought
 
 # a member of a delta → the delta's type, for deltas that have none
 TYPES = {"text": "text_delta", "thinking": "thinking_delta", "partial_json": "input_json_delta"}
@@ -43,10 +43,16 @@ class _ToolUse:
     has_arguments: bool
 
 
+@dataclass(slots=True)
+class _Text:
+    """An open block of text. `start`: where it begins in the text of the answer, in characters."""
+
+    start: int
+    citations: list[Object] = field(default_factory=list)
+
+
 class Answer:
     """Reads one answer: an AnswerReader."""
-
-    is_complete = False  # nothing is known to be the last event but message_stop
 
     def __init__(self, upstream: Upstream) -> None:
         self._upstream = upstream
@@ -56,12 +62,17 @@ class Answer:
         # Some providers interleave two: all but the first wait, so that each is one piece.
         self._thinking: list[_Thinking] = []
         # index → open block; None: one of an unknown kind, whose deltas are skipped
-        self._blocks: dict[int | None, _Thinking | _ToolUse | None] = {}
+        self._blocks: dict[int | None, _Thinking | _ToolUse | _Text | None] = {}
         self._early: set[int | None] = set()  # indexes of arguments that preceded their block
         self.counts: dict[str, int] = {}  # token counts so far
         self._is_started = False
+        self._num_chars = 0  # of the text so far
         self._has_content = False  # an event after message_start has arrived
         self.is_over = False
+
+    @property
+    def is_complete(self) -> bool:
+        return self.choice.reason is not None  # which comes after the content
 
     def read(self, sent: ServerSentEvent) -> list[Event]:
         if is_done(sent.data):  # some proxies send it, also in place of message_stop
@@ -136,7 +147,9 @@ class Answer:
         events = self._end(index)  # some providers leave out content_block_stop
         match kind:
             case "text" | None:
-                events += self.choice.add_text(self._text(block, "text"))
+                text = self._blocks[index] = _Text(self._num_chars)
+                self._cite(text, objects(block.get("citations")))
+                events += self._say(self._text(block, "text"))
             case "thinking":
                 opened = _Thinking(signature=word(block.get("signature")) or None)
                 self._blocks[index] = opened
@@ -168,12 +181,14 @@ class Answer:
         delta = sent if isinstance(sent, dict) else {"text": sent}
         match kind := delta.get("type", next((TYPES[name] for name in TYPES if name in delta), None)):
             case "text_delta":
-                return list(self.choice.add_text(self._text(delta, "text")))
+                return self._say(self._text(delta, "text"))
             case "thinking_delta":
                 text = self._text(delta, "thinking") or self._text(delta, "text")
                 if isinstance(block, _Thinking):
                     return self._think(block, text)
                 return list(self.choice.add_reasoning(text))
+            case "citations_delta" if isinstance(block, _Text):
+                self._cite(block, [an_object(delta.get("citation"))])
             case "signature_delta" if isinstance(block, _Thinking):
                 block.signature = word(delta.get("signature"))
             case "input_json_delta" if part := arguments_text(delta.get("partial_json")):
@@ -193,12 +208,31 @@ class Answer:
     def _end(self, index: int | None) -> list[Event]:
         """Close a block; return a signed thought, or the arguments of a call that came without deltas."""
         block = self._blocks.pop(index, None)
+        if isinstance(block, _Text):
+            place = {"start_index": block.start, "end_index": self._num_chars}
+            self.choice.add_annotations(
+                [{"type": "url_citation", "url_citation": {**place, **cited}} for cited in block.citations]
+            )
         if isinstance(block, _Thinking):
             block.is_closed = True
             return self._next_thoughts()
         if isinstance(block, _ToolUse) and not block.has_arguments:
             return list(self.choice.add_call(CallPiece(index, "", "", block.whole or "{}")))
         return []
+
+    def _say(self, text: str) -> list[Event]:
+        events = list(self.choice.add_text(text))
+        self._num_chars += sum(len(event.text) for event in events if isinstance(event, TextDelta))
+        return events
+
+    def _cite(self, block: _Text, citations: list[Object]) -> None:
+        """Keep the citations that have an address: OpenAI's dialect has no place for others."""
+        for citation in citations:
+            url = word(citation.get("url")) or word(citation.get("source"))
+            if url.startswith(("https://", "http://")):
+                title = word(citation.get("title"))
+                self._budget.spend(len(url) + len(title))
+                block.citations.append({"url": valid(url), "title": valid(title)})
 
     def _think(self, block: _Thinking, text: str) -> list[Event]:
         block.pieces.append(text)

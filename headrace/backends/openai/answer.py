@@ -40,9 +40,11 @@ STATUSES = {
 
 
 class Answer:
-    """Reads one answer: an AnswerReader. `num_choices`: the number that was requested; `extra_members`:
-    further members of chunks that the neutral answer has, too, and with them all that begin with "x_";
-    `counts_tokens`: each chunk has the usage so far, which tells how many tokens an event stands for.
+    """Reads one answer: an AnswerReader. `num_choices`: the number that was requested, for all prompts
+    together; `num_prompts`: of one prompt, an answer may have fewer, because some providers ignore `n`;
+    `extra_members`: further members of chunks that the neutral answer has, too, and with them all that begin
+    with "x_"; `counts_tokens`: each chunk has the usage so far, which tells how many tokens an event stands
+    for.
     """
 
     def __init__(
@@ -50,9 +52,11 @@ class Answer:
         upstream: Upstream,
         num_choices: int,
         *,
+        num_prompts: int = 1,
         extra_members: tuple[str, ...] = (),
         counts_tokens: bool = False,
     ) -> None:
+        self._num_prompts = num_prompts
         self._upstream, self._provider = upstream, upstream.provider
         self._extra_members, self._extra = extra_members, Object()
         self._budget = Budget(self._provider)
@@ -96,12 +100,17 @@ class Answer:
 
     def end(self) -> list[Event]:
         """The provider's usage covers all choices together; the first one gets it."""
+        num_choices = len(self._choices)
+        if self.is_over and self._started and self._num_prompts == 1:
+            self._choices = [choice for choice in self._choices if choice in self._started]
         if not self.is_complete:
             raise ProviderError(f"{self._provider} ended its answer in the middle")
         events = [event for choice in self._choices for event in choice.end()]
         rest = Usage(0, 0, is_known=self._usage is not None)
         first, *others = self._choices
-        events.append(replace(first.finished(self._usage or rest), own=self._extra))
+        num_missing = num_choices - len(self._choices)
+        finished = first.finished(self._usage or rest)
+        events.append(replace(finished, own=self._extra, num_missing=num_missing))
         return events + [choice.finished(rest) for choice in others]
 
     def _counted(self, event: Event) -> Event:
@@ -125,6 +134,9 @@ class Answer:
         choices = choices_in(chunk)
         if chunk.get("choices") and not choices:
             log_left_out(self._provider, "a choice of an unknown shape")
+        # indexes of a whole body that are not those of a list say nothing
+        if sent.is_whole and {count(body.get("index")) for body in choices} != set(range(len(choices))):
+            choices = [{**body, "index": place} for place, body in enumerate(choices)]
         for body in choices:
             yield from self._choice(body)
 
@@ -169,7 +181,8 @@ class Answer:
         if len(self._choices) == 1:
             self._index = index if self._index is None else self._index
             return self._choices[0] if index in (None, self._index) else None
-        return self._choices[index] if index is not None and index < len(self._choices) else None
+        index = index or 0
+        return self._choices[index] if index < len(self._choices) else None
 
     def _unreadable(self) -> ProviderError:
         return ProviderError(f"{self._provider} sent something that is no chunk of an answer")

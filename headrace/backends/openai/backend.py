@@ -73,7 +73,8 @@ class OpenAIBackend(Remote):
         self._has_all_roles = is_openais
         self._signs_calls = is_google(upstream.base_url)
         self._limit = "max_completion_tokens" if is_own(upstream.base_url) else "max_tokens"
-        self._refuses_usage = False  # USAGE_OPTION: some providers know no such member
+        # USAGE_OPTION, a member that some providers do not know; None: it was not sent yet
+        self._refuses_usage: bool | None = None
 
     @asynccontextmanager
     async def generate(self, request: GenerateRequest) -> AsyncIterator[AsyncIterator[Event]]:
@@ -88,12 +89,16 @@ class OpenAIBackend(Remote):
             reader = Answer(
                 self.upstream,
                 request.num_choices,
+                num_prompts=request.num_choices // request.n,
                 extra_members=self.extra_members,
                 counts_tokens=self.counts_tokens,
             )
             return open_answer(self.upstream, path, body, reader, self.headers_of(request))
 
-        async with self._with_usage(opened) as events:
+        async with AsyncExitStack() as exits:
+            events = await exits.enter_async_context(self._with_usage(opened))
+            if self._refuses_usage is None:
+                events = self._read(events, opened, exits)
             yield writing.for_caller(events)
 
     @asynccontextmanager
@@ -105,11 +110,34 @@ class OpenAIBackend(Remote):
             try:
                 answer = await exits.enter_async_context(opened())
             except ServerError as exc:
-                if self._refuses_usage or not REFUSES_USAGE.search(f"{exc.param} {exc.message}"):
-                    raise
-                self._refuses_usage = True
+                self._leave_usage_out(exc)
                 answer = await exits.enter_async_context(opened())
             yield answer
+
+    def _leave_usage_out(self, refusal: ServerError) -> None:
+        """Raise the refusal if it is not about USAGE_OPTION, or that was not sent."""
+        if self._refuses_usage or not REFUSES_USAGE.search(f"{refusal.param} {refusal.message}"):
+            raise refusal
+        self._refuses_usage = True
+
+    async def _read(
+        self,
+        events: AsyncIterator[Event],
+        opened: Callable[[], AbstractAsyncContextManager[AsyncIterator[Event]]],
+        exits: AsyncExitStack,
+    ) -> AsyncIterator[Event]:
+        """The events of the first answer. Some providers refuse USAGE_OPTION with a status of success."""
+        try:
+            first = await anext(events, None)
+        except ServerError as exc:
+            self._leave_usage_out(exc)
+            events = await exits.enter_async_context(opened())
+            first = await anext(events, None)
+        if first is not None:
+            self._refuses_usage = bool(self._refuses_usage)
+            yield first
+        async for event in events:
+            yield event
 
     def headers_of(self, request: GenerateRequest) -> Mapping[str, str] | None:
         """Headers beside those of every request."""

@@ -65,6 +65,8 @@ def content_of(provider: str, body: Object) -> Content:
         return _content(provider, message, is_message=True)
     if message:
         return Content(*texts(provider, message), is_message=True)
+    if isinstance(delta, dict) and delta.get("content") is not None:
+        return Content()  # an empty piece: `text` repeats what was said
     return Content(all_text(provider, body.get("text")))
 
 

@@ -14,7 +14,7 @@ from headrace.backends.http import Upstream
 from headrace.backends.openai.answer import Answer, error_in
 from headrace.backends.openai.content import REASONINGS, choices_in, content_of, reason_in
 from headrace.backends.relay_reader import RelayReader
-from headrace.backends.sse import ServerSentEvent
+from headrace.backends.sse import ServerSentEvent, events_in
 from headrace.collected import Choice, Collected
 from headrace.dialects.openai import DONE, is_done, usage_in, usage_of
 from headrace.dialects.values import Object, an_object, count, dumped, word
@@ -46,8 +46,8 @@ class OpenAIRelayReader(RelayReader):
     ) -> None:
         super().__init__(upstream)
         self._is_chat, self._is_generation = endpoint == "/chat/completions", endpoint != "/embeddings"
-        n = count(members.get("n")) or 1
-        self._num_choices = min(n * num_prompts(members), MAX_CHOICES)
+        self._num_prompts, n = num_prompts(members), count(members.get("n")) or 1
+        self._num_choices = min(n * self._num_prompts, MAX_CHOICES)
         self._has_usage = has_usage
         self._ended: set[int] = set()  # indexes of choices
 
@@ -94,17 +94,22 @@ class OpenAIRelayReader(RelayReader):
         except ProviderError:
             return []
 
+    def is_message(self, events: bytes) -> bool:
+        first = events_in(events)[:1] if b'"message"' in events else []
+        bodies = [body for sent in first for body in self._choices(sent)]
+        return any(body.get("message") and not body.get("delta") for body in bodies)
+
     def folded(self, sents: Sequence[ServerSentEvent]) -> bytes:
-        return folded(self.upstream, sents, num_choices=self._num_choices, is_chat=self._is_chat)
+        answer = Answer(self.upstream, self._num_choices, num_prompts=self._num_prompts)
+        return folded(answer, sents, num_choices=self._num_choices, is_chat=self._is_chat)
 
     def unfolded(self, whole: Object) -> bytes:
         return unfolded(whole, has_usage=self._has_usage)
 
 
-def folded(upstream: Upstream, sents: Sequence[ServerSentEvent], *, num_choices: int, is_chat: bool) -> bytes:
+def folded(answer: Answer, sents: Sequence[ServerSentEvent], *, num_choices: int, is_chat: bool) -> bytes:
     """Convert a stream into a JSON body. Raises ServerError if it contains an error or breaks off."""
-    answer, collected = Answer(upstream, num_choices), Collected()
-    places = range(num_choices)
+    collected, places = Collected(), range(num_choices)
     logprobs, lists = [Object() for _ in places], [Object() for _ in places]
     head: Object = {}
     usage: Object | None = None
@@ -126,9 +131,9 @@ def folded(upstream: Upstream, sents: Sequence[ServerSentEvent], *, num_choices:
     for event in answer.end():
         collected.push(event)
     kind = "chat.completion" if is_chat else "text_completion"
-    choices = collected.choices
     bodies = [
-        _choice(index, choices[index], logprobs[index], lists[index], is_chat=is_chat) for index in places
+        _choice(index, choice, logprobs[index], lists[index], is_chat=is_chat)
+        for index, choice in sorted(collected.choices.items())
     ]
     return dumped({**head, "object": kind, "choices": bodies, "usage": usage}).encode()
 
