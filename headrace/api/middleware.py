@@ -157,7 +157,7 @@ class Middleware:
                 headers = {**defaults, **dict(message["headers"]), **own}
                 message = {**message, "headers": list(headers.items())}
             if len(message.get("body", b"")) > PIECE:
-                message = await _begun(message, send)
+                message = await _last_piece(message, send)
             await send(message)
 
         logs.REQUEST_ID.set(own[b"x-request-id"].decode())  # for this request's task only
@@ -200,7 +200,7 @@ class Middleware:
                 self._budget.trim_later()
 
 
-async def _begun(message: Message, send: Send) -> Message:
+async def _last_piece(message: Message, send: Send) -> Message:
     """Send all of a body but its last piece, which is returned. Writing copies it, which for megabytes
     takes as long as a hundred short answers.
     """

@@ -27,7 +27,8 @@ from headrace.types import (
 # what the finish reasons of an answer that was cut, or filtered, have in them, in lower case
 CUT = re.compile(r"length|limit|max[\w-]*tokens|context_window")
 FILTERED = re.compile(
-    r"filter|refus|safety|recitation|block|sensitive|spii|prohibited|guardrail|toxic|moderat|\blanguage\b"
+    r"filter|refus|safety|recitation|blocked|blocklist|^block$|sensitive|spii|prohibited|guardrail|toxic"
+    r"|moderat|\blanguage\b"
 )
 BROKEN = frozenset(
     ("error", "abort", "aborted", "cancelled", "canceled", "timeout", "network_error", "engine_error",

@@ -9,7 +9,7 @@ the future, and a newcomer's turn comes next. Within a flow the order is that of
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Collection, Iterable
 
 from headrace.engine.sequence import BATCH, Sequence
@@ -57,20 +57,23 @@ class Presence:
 
     def __init__(self) -> None:
         self._step = 0
-        self._last: dict[str, int] = {}  # flow → step in which a sequence of it was added
+        # flow → step in which a sequence of it was added; in the order of those steps
+        self._last: OrderedDict[str, int] = OrderedDict()
 
     def add(self, flow: str) -> None:
         self._last[flow] = self._step
+        self._last.move_to_end(flow)
 
     def crowds(self, running: Collection[Sequence]) -> set[str]:
         """The flows that run a crowd beside others who are there, in the next step. Without the prompts of a
         crowd steps are short, and so is the wait of who comes next.
         """
         self._step += 1
+        while self._last and self._step - next(iter(self._last.values())) > LATELY:
+            self._last.popitem(last=False)
         if len(running) < CROWD:
             return set()
         counts = Counter(sequence.flow for sequence in running)
-        self._last = {flow: step for flow, step in self._last.items() if self._step - step <= LATELY}
         if len(self._last.keys() | counts.keys()) == 1:
             return set()
         return {flow for flow, count in counts.items() if count >= CROWD}
