@@ -68,7 +68,7 @@ def ask(served: Served, key: str = "", **probe: object) -> tuple[str, list[dict[
 
 
 def test_a_stream_has_what_the_requests_own_answers_have(steered: Served) -> None:
-    with followed(steered, f"?sae={SAE}") as events, followed(steered, "?sae=other") as others:
+    with followed(steered, f"?sae={SAE}") as events, followed(steered, "?request_id=other") as others:
         id, read = ask(steered, sae=SAE, top_k=2, require="all")
         eventually(lambda: len(events) >= len(read))
         assert [event["request_id"] for event in events] == [id] * len(read)
